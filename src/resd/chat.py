@@ -1,0 +1,44 @@
+"""Chat templates, thinking, token counting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from resd.records import Message
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+
+
+def encode_prompt(tokenizer: Any, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
+    """Prompt tokens, with the assistant's header at the end, ready for a response to follow."""
+    ids = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=thinking
+    )
+    return tuple(ids)
+
+
+def with_question(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
+    """The chat with its last user message replaced by `text`; what comes before it (system) stays."""
+    last = max(i for i, message in enumerate(messages) if message["role"] == "user")
+    return (*messages[:last], {"role": "user", "content": text})
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    """(thinking, answer). A thought that never closes is all thinking: its answer is "".
+
+    Templates may open the thought in the prompt, so a lone closing tag counts as well.
+    """
+    head, closed, tail = text.rpartition(THINK_CLOSE)
+    if closed:
+        return head.replace(THINK_OPEN, "").strip(), tail.strip()
+    head, opened, tail = text.partition(THINK_OPEN)
+    if opened:
+        return tail.strip(), head.strip()
+    return "", text.strip()
+
+
+def strip_thinking(text: str) -> str:
+    """The answer alone."""
+    return split_thinking(text)[1]

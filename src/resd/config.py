@@ -1,0 +1,244 @@
+"""The configuration of a run: pydantic models, YAML, and dotted `key=value` overrides. No torch here.
+
+The values are the paper's (arXiv 2605.12741) unless a comment says otherwise; `docs/settings.md` says where
+paper, released code and this project differ.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from resd.records import ResdError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Every part of the configuration: unknown keys are errors, values are fixed once checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EnvironmentConfig(Section):
+    name: str = "manufactoria"
+    # Passed to the environment as they are, e.g. {"family": "has", "prompt": "compact"}.
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RolloutConfig(Section):
+    n: int = Field(1, ge=1)  # tries per problem and update
+    max_tokens: int = Field(1024, ge=1)  # the response alone
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1.0)  # below 1, importance ratios are taken on the kept support
+    thinking: bool = True
+
+
+class StreamConfig(Section):
+    batch_size: int = Field(32, ge=1)  # problems per batch; each problem is in one batch only
+    updates_per_batch: int = Field(4, ge=1)  # K
+    max_updates: int | None = Field(None, ge=0)  # None: the whole stream
+    # Leave a batch early when fewer problems than this improved since the last update. 0 never does.
+    early_stop_improvement: Fraction = 0.0
+    min_updates_per_batch: int = Field(1, ge=1)
+
+
+class ContextConfig(Section):
+    """The context engine (`spec` names of the reference in brackets where they differ)."""
+
+    style: Literal["compact", "full"] = "full"
+    order: Literal["static_first", "as_released"] = "static_first"
+    mode: Literal["global", "per_example"] = "global"
+    max_entries: int | None = Field(120, ge=1)  # M_max
+    concise_method: Literal["reset", "prioritized", "staleness"] = "staleness"
+    concise_frequency: int | None = Field(4, ge=1)  # F, in context updates
+    concise_after_curation: bool = True
+    tag_successes: bool = True  # [tag_correct_samples]
+    one_curation_per_problem: bool = True  # [deduplicate_rollouts]
+    use_solution_buffer: bool = True
+    # What the teacher is shown.
+    use_playbook: bool = True
+    use_reflection: bool = True
+    use_feedback: bool = True
+    use_trial: bool = True
+    use_solution: bool = True
+    drop_feedback_with_solution: bool = False  # True = as released
+    distill_successes: bool = True  # against their own solution
+    remove_thinking: bool = True
+    max_prompt_tokens: int = Field(8192, ge=16)  # teacher, reflector and curator prompts
+    max_reflection_tokens: int = Field(1024, ge=32)
+    max_curation_tokens: int = Field(512, ge=32)
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1.0)
+    # Curation goes in waves against the current playbook: this many reflections at a time, at most
+    # `max_curations` per update; while the playbook is smaller than `sequential_below`, one at a time.
+    curation_wave: int = Field(4, ge=1)
+    max_curations: int | None = Field(8, ge=0)
+    sequential_below: int = Field(8, ge=0)
+
+
+class DistillationConfig(Section):
+    alpha: Fraction = 1.0  # 0 forward KL, 1 reverse KL, between: generalised JSD
+    topk: int | None = Field(100, ge=1)  # None: the full vocabulary
+    add_tail: bool = True
+    selector: Literal["student", "teacher", "union"] = "student"
+    min_ratio: float | None = Field(0.2, gt=0, le=1)  # eps_min: teacher/student probability ratio
+    max_ratio: float | None = Field(None, gt=0)  # eps_max
+    token_level: bool = False  # only the sampled token; needs alpha 1
+    is_clip: float | None = Field(2.0, gt=0)  # cap of the student/rollout importance weight
+    rebalance: bool = True  # success-rate weights
+    rebalance_alpha: float = 1.0
+    rebalance_beta: float = 1.0
+
+    @model_validator(mode="after")
+    def _possible(self) -> DistillationConfig:
+        if self.token_level and self.alpha != 1.0:
+            raise ValueError("token_level needs alpha 1 (it is an estimate of the reverse KL)")
+        if self.min_ratio is not None and self.max_ratio is not None and self.min_ratio > self.max_ratio:
+            raise ValueError("min_ratio must not exceed max_ratio")
+        return self
+
+
+class TeacherConfig(Section):
+    kind: Literal["ema", "frozen", "live", "trust_region"] = "ema"
+    update_rate: Fraction = 1e-4  # ema: share of the student per update; trust_region: share of its logits
+
+
+class PolicyConfig(Section):
+    """GRPO."""
+
+    clip_low: float = Field(0.2, gt=0)
+    clip_high: float = Field(0.28, gt=0)
+    dual_clip: float | None = Field(3.0, gt=1)
+    normalize_by_std: bool = True
+    is_clip: float | None = Field(2.0, gt=0)
+
+
+class OptimizerConfig(Section):
+    learning_rate: float = Field(1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_updates: int = Field(10, ge=0)  # linear; the first update already has 1/warmup of the rate
+    grad_clip: float = Field(1.0, gt=0)
+    micro_batch_tokens: int = Field(16384, ge=1)  # padded tokens per forward; does not change the numbers
+
+
+class EvaluationConfig(Section):
+    split: str = "test"
+    samples: int = Field(4, ge=1)
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1.0)
+    every_batches: int | None = Field(1, ge=1)  # None: only before the first and after the last update
+    limit: int | None = Field(None, ge=1)  # only the first so many problems
+    seed: int = 20_260_512
+
+
+class CheckpointConfig(Section):
+    every_updates: int = Field(4, ge=1)
+    keep: int | None = Field(2, ge=1)
+
+
+class LoggingConfig(Section):
+    tensorboard: bool = False
+    wandb: bool = False
+    project: str = "resd"
+    rollouts: bool = True  # rollouts, reflections and teacher prompts of each update as JSON Lines
+
+
+class RunConfig(Section):
+    model: str = "lab"  # "lab", a folder, or a hub name
+    algorithm: Literal["resd", "sdpo", "grpo"] = "resd"
+    output: str = "runs/resd"
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    loss_aggregation: Literal[
+        "seq_mean_including_empty", "token_mean", "seq_mean_token_mean", "seq_mean_token_sum"
+    ] = "seq_mean_including_empty"
+    environment: EnvironmentConfig = EnvironmentConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    stream: StreamConfig = StreamConfig()
+    context: ContextConfig = ContextConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    policy: PolicyConfig = PolicyConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> RunConfig:
+        if self.algorithm == "grpo" and self.rollout.n < 2:
+            raise ValueError("algorithm grpo compares tries at one problem: set rollout.n to 2 or more")
+        if self.stream.min_updates_per_batch > self.stream.updates_per_batch:
+            raise ValueError("stream.min_updates_per_batch must not exceed stream.updates_per_batch")
+        return self
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a YAML file, apply dotted `key=value` overrides, check. Raises ResdError with one sentence."""
+    try:
+        data = yaml.safe_load(Path(path).read_text()) or {}
+    except OSError as error:
+        raise ResdError(f"config {path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ResdError(f"config {path}: not valid YAML ({error})") from error
+    for override in overrides or []:
+        _apply(data, override)
+    return check_config(data, where=str(path))
+
+
+def check_config(data: Any, where: str) -> RunConfig:
+    """A `RunConfig` from plain data; the first thing wrong becomes one sentence."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "configuration"
+        message = first["msg"].removeprefix("Value error, ")
+        hint = _near(key) if first["type"] == "extra_forbidden" else ""
+        message = "is not a known key" if first["type"] == "extra_forbidden" else message
+        raise ResdError(f"{where}: {key}: {message}{hint}") from error
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ResdError(f"override {override!r}: write it as key=value, for example optimizer.learning_rate=1e-4")
+    *parents, leaf = key.split(".")
+    node = data
+    for name in parents:
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise ResdError(f"override {override!r}: {name} is a value, not a section")
+    node[leaf] = _parse(value)
+
+
+def _parse(value: str) -> Any:
+    """YAML, and floats such as 1e-4, which YAML 1.1 reads as text."""
+    parsed = yaml.safe_load(value) if value else ""
+    if isinstance(parsed, str):
+        try:
+            return float(parsed)
+        except ValueError:
+            return parsed
+    return parsed
+
+
+def _near(key: str) -> str:
+    """A suggestion for a misspelt key."""
+    import difflib
+
+    model: type[BaseModel] = RunConfig
+    *parents, leaf = key.split(".")
+    for name in parents:
+        annotation = model.model_fields[name].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        model = annotation
+    close = difflib.get_close_matches(leaf, model.model_fields, n=1)
+    return f"; did you mean {'.'.join([*parents, close[0]])}?" if close else ""

@@ -1,0 +1,1 @@
+"""The context engine: what is learned in words. No torch here."""

@@ -1,0 +1,1 @@
+"""Text from weights: one small protocol, several engines."""

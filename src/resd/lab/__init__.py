@@ -1,0 +1,1 @@
+"""The lab model: a small calibration instrument that ships with the package."""

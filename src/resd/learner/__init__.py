@@ -1,0 +1,1 @@
+"""Weights, batches, teachers and the optimizer."""

@@ -1,0 +1,116 @@
+"""What flows through one training step, in the order in which it comes to be.
+
+`Problem` -> `Request` -> `Response` -> `Verdict` -> `Attempt` -> `TrainingExample`. Everything here is frozen
+and free of torch, so that it can be journalled, compared and sent between processes as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Message = dict[str, str]
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class ResdError(Exception):
+    """A mistake a user can mend. The message says what, where and what to do, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One task: the chat that the student sees, and what its grader needs to know."""
+
+    id: str
+    messages: tuple[Message, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """The last user message: the text that teacher prompts and reflections quote."""
+        return next(m["content"] for m in reversed(self.messages) if m["role"] == "user")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One generation: prompt tokens in, at most `max_tokens` out (the response limit, not prompt + response).
+
+    `schema` is a JSON schema that the reply must follow; engines close it before the limit. `seed` alone
+    decides the randomness of this request, whatever shares its batch.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back. `token_ids` end with the stop token when `finish_reason` is "stop".
+
+    `logprobs` (one per token) are those of the distribution that was sampled: after temperature, top-p and
+    grammar. `text` is decoded without special tokens.
+    """
+
+    request_id: str
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    weights_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an environment says of a response. `feedback` is "" exactly when every test passed."""
+
+    reward: float
+    passed: int
+    total: int
+    feedback: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def solved(self) -> bool:
+        return self.total > 0 and self.passed == self.total
+
+    @property
+    def pass_rate(self) -> float:
+        return self.passed / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One graded try. `sample` numbers the tries at one problem within one step, from 0."""
+
+    problem: Problem
+    sample: int
+    prompt_ids: tuple[int, ...]
+    response: Response
+    verdict: Verdict
+
+    @property
+    def key(self) -> str:
+        """Unique within a step."""
+        return f"{self.problem.id}#{self.sample}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingExample:
+    """What the learner sees of an attempt.
+
+    `teacher_prompt_ids` None means that there is nothing to distil: the example still counts in the
+    denominator of `seq_mean_including_empty`. `advantage` is for policy-gradient objectives.
+    """
+
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    rollout_logprobs: tuple[float, ...]
+    teacher_prompt_ids: tuple[int, ...] | None = None
+    weight: float = 1.0
+    advantage: float = 0.0

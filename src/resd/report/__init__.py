@@ -1,0 +1,1 @@
+"""One static HTML page per run."""

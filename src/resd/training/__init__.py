@@ -1,0 +1,1 @@
+"""The stream loop and what surrounds it."""
