@@ -11,7 +11,8 @@ from resd.records import Problem, Response, Verdict
 class Environment(Protocol):
     """`name` appears in metrics (`val/<name>/...`). Splits are "train" and "test"."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of a split, in published order. Raises ResdError for an unknown split."""

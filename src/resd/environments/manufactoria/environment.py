@@ -1,0 +1,124 @@
+"""The Manufactoria environment: from problems to verdicts.
+
+Programs are judged by the tapes they accept, as in the published grader, with these differences: thinking is
+taken off before the answer is looked for, so a block inside an unfinished thought is not graded; and texts of
+more than `parser.MAX_CHARACTERS` characters are refused unread. Every run ends after 1000 node visits, so the
+time to grade is bounded whatever the reply holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resd.chat import strip_thinking
+from resd.environments.manufactoria.families import FAMILIES, SETS
+from resd.environments.manufactoria.family import Case, Family, Params
+from resd.environments.manufactoria.feedback import FEEDBACK, Failure
+from resd.environments.manufactoria.parser import ProgramError, parse_program
+from resd.environments.manufactoria.prompts import PROMPTS
+from resd.environments.manufactoria.tapes import build_cases
+from resd.records import Problem, ResdError, Response, Verdict
+
+REWARDS = ("all_or_nothing", "pass_rate")
+SPLITS = ("train", "test")
+_FENCE = "```"
+
+
+@dataclass(frozen=True)
+class Manufactoria:
+    """Problems of one family. `seed` decides the tapes, nothing else.
+
+    `reward` "pass_rate" pays for the fraction of tapes passed, on train problems; test problems always pay
+    all or nothing, as published. Raises ResdError for an unknown family, prompt or reward.
+    """
+
+    family: str = "has"
+    prompt: str = "full"
+    reward: str = "all_or_nothing"
+    seed: int = 0
+    _cases: dict[str, tuple[Case, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check("family", self.family, SETS)
+        _check("prompt", self.prompt, PROMPTS)
+        _check("reward", self.reward, REWARDS)
+
+    @property
+    def name(self) -> str:
+        return f"manufactoria_{self.family}"
+
+    def problems(self, split: str) -> list[Problem]:
+        """The problems of "train" or "test" in published order. Tapes are built when first needed."""
+        _check("split", split, SPLITS)
+        return [
+            self._problem(f"{self.family}/{split}/{row:04d}", split, FAMILIES[name], params)
+            for row, (name, params) in enumerate(SETS[self.family](split))
+        ]
+
+    def _problem(self, id_: str, split: str, family: Family, params: Params) -> Problem:
+        question = PROMPTS[self.prompt](family, params)
+        metadata = {"family": family.name, "params": params, "split": split}
+        return Problem(id_, ({"role": "user", "content": question},), metadata)
+
+    def cases(self, problem: Problem) -> tuple[Case, ...]:
+        """The problem's tapes, with what is wanted of each."""
+        if problem.id not in self._cases:
+            family, params = family_and_params(problem)
+            self._cases[problem.id] = build_cases(family, params, self.seed)
+        return self._cases[problem.id]
+
+    def tapes(self, problem: Problem) -> list[tuple[str, bool]]:
+        """(tape, whether it is to be accepted) for each case."""
+        return [(case.tape, case.accept) for case in self.cases(problem)]
+
+    def grade(self, problem: Problem, response: Response | str) -> Verdict:
+        """Run the reply's program on every tape. Never raises because of what the reply holds."""
+        cases = self.cases(problem)
+        feedback = FEEDBACK[self.prompt]
+        text = extract_program(response if isinstance(response, str) else response.text)
+        if text is None:
+            return _unreadable(len(cases), feedback.no_program, "no program")
+        try:
+            program = parse_program(text)
+        except ProgramError as error:
+            return _unreadable(len(cases), feedback.parse_error(error), str(error))
+        outcomes = [(case, program.run(case.tape)) for case in cases]
+        failures = [Failure(case, outcome) for case, outcome in outcomes if not case.passes(outcome)]
+        passed = len(cases) - len(failures)
+        partial = self.reward == "pass_rate" and problem.metadata["split"] == "train"
+        return Verdict(
+            reward=passed / len(cases) if partial else float(not failures),
+            passed=passed,
+            total=len(cases),
+            feedback=feedback.failures(program, failures, len(cases)) if failures else "",
+            details={"incorrect_format": False, "parse_error": None},
+        )
+
+
+def extract_program(reply: str) -> str | None:
+    """The last fenced block of the answer, None without one.
+
+    The tag `manufactoria` may follow the fence; any other tag stays in the text, where it is a parse error.
+    """
+    parts = strip_thinking(reply).split(_FENCE)
+    blocks = parts[1:-1:2]  # what stands between a fence and the next one
+    return blocks[-1].removeprefix("manufactoria") if blocks else None
+
+
+def family_and_params(problem: Problem) -> tuple[Family, Params]:
+    """What a problem is about. Raises ResdError for a problem of another environment."""
+    metadata: Mapping[str, Any] = problem.metadata
+    if metadata.get("family") not in FAMILIES or "params" not in metadata:
+        raise ResdError(f"problem {problem.id}: its metadata names no Manufactoria family")
+    return FAMILIES[metadata["family"]], metadata["params"]
+
+
+def _unreadable(total: int, feedback: str, error: str) -> Verdict:
+    return Verdict(0.0, 0, total, feedback, {"incorrect_format": True, "parse_error": error})
+
+
+def _check(option: str, value: str, known: Sequence[str] | Mapping[str, object]) -> None:
+    if value not in known:
+        raise ResdError(f"manufactoria: {option} {value!r} is not known; choose one of {', '.join(known)}")

@@ -1,0 +1,156 @@
+"""The compiled form of a program: exact, and fast because nothing foreseeable is walked through.
+
+While the front symbol stays the same, what the robot does depends on the node alone. So the visits between
+two pulls are one *step*, looked up by (node, front symbol): how many visits it takes, what is painted
+meanwhile, and where it goes on. Steps are compiled when first needed. Idle loops show up while compiling a
+step; loops that pull and paint (rotating the tape for ever) are found at run time by Brent's algorithm and
+skipped by arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain, cycle, islice
+from typing import Literal, NamedTuple, TypeAlias
+
+VISIT_LIMIT = 1000
+Reason: TypeAlias = Literal["none", "limit", "unknown_node"]
+Result: TypeAlias = tuple[Reason | None, str, int]
+
+# A run that takes more visits than this is watched for cycles; most runs are over long before.
+_CALM = 96
+# Added to the cost of steps that end the run, so that the inner loop needs one comparison only.
+_FINAL = 1 << 20
+
+
+class Graph(NamedTuple):
+    """A program's nodes: colours pulled (pullers only), colour painted ("" for most), and routes, by name."""
+
+    pulls: Mapping[str, str]
+    paints: Mapping[str, str]
+    routes: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """The run ends `visits` later, without touching the front symbol."""
+
+    reason: Reason | None
+    visits: int
+    painted: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """The robot never pulls again: what each visit paints, before the loop and in one round of it."""
+
+    lead: tuple[str, ...]
+    round: tuple[str, ...]
+
+    def painted(self, visits: int) -> str:
+        if not any(self.round):
+            return "".join(self.lead[:visits])
+        return "".join(islice(chain(self.lead, cycle(self.round)), visits))
+
+
+class _Row(dict[str, "_Step"]):
+    """A node's steps by front symbol ("" when the tape is empty), compiled on first use."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        super().__init__()
+        self.machine = machine
+        self.name = name
+
+    def __missing__(self, front: str) -> _Step:
+        step = self[front] = self.machine.compile_step(self.name, front)
+        return step
+
+
+# (visits, painted, what follows). A plain tuple: it is unpacked once per symbol.
+_Step: TypeAlias = tuple[int, str, _Row | _Ending | _Loop]
+
+
+class Machine:
+    """Runs one program on many tapes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._rows: dict[str, _Row] = {}
+        self._start = self._row("start")
+
+    def run(self, tape: str) -> Result:
+        """(reason of a rejection or None, final tape, visits)."""
+        row = self._start
+        visits = 0
+        queue = list(tape)
+        rest = iter(queue)
+        for front in rest:
+            cost, painted, following = row[front]
+            visits += cost
+            if visits > _CALM:
+                return self._finish(row, front + "".join(rest), visits - cost)
+            if painted:
+                queue += painted  # the iterator goes on to what is appended: it is the tape
+            row = following  # type: ignore[assignment]  # endings cost more than _CALM
+        return self._finish(row, "", visits)
+
+    def _finish(self, row: _Row, tape: str, visits: int) -> Result:
+        """Go on from a node until the run ends, skipping whole rounds of any cycle."""
+        anchor_row, anchor_tape, anchor_visits = row, tape, visits
+        steps, power = 0, 8
+        while True:
+            cost, painted, following = row[tape[:1]]
+            if isinstance(following, _Ending) and visits + following.visits <= VISIT_LIMIT:
+                return following.reason, tape + following.painted, visits + following.visits
+            if isinstance(following, _Loop):
+                return "limit", tape + following.painted(VISIT_LIMIT - visits), VISIT_LIMIT
+            if isinstance(following, _Ending) or visits + cost > VISIT_LIMIT:
+                return "limit", self._walk(row.name, tape, VISIT_LIMIT - visits), VISIT_LIMIT
+            row, tape, visits = following, tape[1:] + painted, visits + cost
+            steps += 1
+            if row is anchor_row and tape == anchor_tape:
+                visits += (VISIT_LIMIT - visits) // (visits - anchor_visits) * (visits - anchor_visits)
+            elif steps == power:
+                anchor_row, anchor_tape, anchor_visits = row, tape, visits
+                power *= 2
+
+    def _walk(self, name: str, tape: str, visits: int) -> str:
+        """The tape after exactly `visits` more visits, none of which ends the run."""
+        pulls, paints, routes = self._graph
+        for _ in range(visits):
+            front = tape[:1]
+            if name not in pulls:
+                tape += paints[name]
+                name = routes[name]["NEXT"]
+            elif front and front in pulls[name]:
+                tape = tape[1:]
+                name = routes[name].get(front, "NONE")
+            else:
+                name = routes[name].get("EMPTY", "NONE")
+        return tape
+
+    def _row(self, name: str) -> _Row:
+        if name not in self._rows:
+            self._rows[name] = _Row(self, name)
+        return self._rows[name]
+
+    def compile_step(self, name: str, front: str) -> _Step:
+        """What happens from node `name` until `front` is pulled, an empty tape is painted on, or the end."""
+        pulls, paints, routes = self._graph
+        painted: list[str] = []
+        visited: dict[str, int] = {}
+        while name not in visited:
+            visited[name] = visits = len(visited)
+            visits += 1
+            if name in ("NONE", "end") or name not in routes:
+                reason: Reason | None = {"NONE": "none", "end": None}.get(name, "unknown_node")
+                return _FINAL, "", _Ending(reason, visits, "".join(painted))
+            if front and front in pulls.get(name, ""):
+                return visits, "".join(painted), self._row(routes[name].get(front, "NONE"))
+            painted.append(paints[name])
+            if paints[name] and not front:
+                return visits, paints[name], self._row(routes[name]["NEXT"])
+            name = routes[name].get("EMPTY" if name in pulls else "NEXT", "NONE")
+        lead = visited[name]
+        return _FINAL, "", _Loop(tuple(painted[:lead]), tuple(painted[lead:]))
