@@ -1,0 +1,74 @@
+"""Curation: the schema of the curator's operations, and how they are read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from resd.context.entries import SECTION_KEYS
+from resd.context.parsing import find_object, short_text
+
+MAX_OPERATIONS = 3
+MAX_CONTENT = 300  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """Add `content` to the section of that name, in any spelling."""
+
+    section: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curation:
+    """The valid operations of one reply; `rejected` counts the others."""
+
+    additions: tuple[Addition, ...]
+    rejected: int = 0
+    parsed: bool = True
+
+
+def curation_schema() -> dict[str, Any]:
+    """The schema of {"operations": [{"type": "ADD", "section", "content"}]}."""
+    properties = {
+        "type": {"const": "ADD"},
+        "section": {"enum": list(SECTION_KEYS)},
+        "content": {"type": "string", "maxLength": MAX_CONTENT},
+    }
+    operation = _closed(properties)
+    return _closed({"operations": {"type": "array", "items": operation, "maxItems": MAX_OPERATIONS}})
+
+
+def parse_curation(text: str) -> Curation:
+    """Read a reply. Never raises: invalid operations, and those beyond the limit, are counted and skipped."""
+    found = find_object(text, ("operations",))
+    listed = found["operations"] if found else None
+    if not isinstance(listed, list):
+        return Curation((), parsed=False)
+    additions = [addition for item in listed if (addition := _addition(item)) is not None][:MAX_OPERATIONS]
+    return Curation(tuple(additions), rejected=len(listed) - len(additions))
+
+
+def _addition(item: object) -> Addition | None:
+    if not isinstance(item, dict):
+        return None
+    kind, section = item.get("type"), item.get("section")
+    content = short_text(item.get("content"), MAX_CONTENT)
+    if (
+        not isinstance(kind, str)
+        or kind.strip().upper() != "ADD"
+        or not isinstance(section, str)
+        or not content
+    ):
+        return None
+    return Addition(section, content)
+
+
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,152 @@
+"""Prompts that fit: assembled, encoded, and shortened to a token budget without losing what must stay."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from resd.chat import THINK_CLOSE, THINK_OPEN, encode_prompt, split_thinking, with_question
+from resd.context.entries import Entry, render_entries
+from resd.context.prompts.base import PromptStyle, Role, SectionName, assemble
+from resd.records import Message
+
+# What gives way, and in this order: the oldest playbook entries, then the middle of each of these texts. The
+# instruction, the question and the assistant's header never do.
+CUT_ORDER: tuple[SectionName, ...] = ("playbook", "trial", "feedback", "solution", "reflection")
+CUT_MARK = "\n[...]\n"
+UNFINISHED = "[The thinking ran out of tokens before an answer. It ended with:]"
+# The share of the prompt's budget that a quoted thought may take.
+THOUGHT_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPrompt:
+    """A prompt, the entries and sections that it shows, and the sections that were shortened for it."""
+
+    ids: tuple[int, ...]
+    text: str
+    entries: tuple[Entry, ...]
+    shown: tuple[SectionName, ...]
+    cut: tuple[SectionName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    sections: Mapping[SectionName, str]
+    entries: tuple[Entry, ...]
+
+    def without_oldest(self, count: int) -> _Draft:
+        return replace(self, entries=self.entries[count:])
+
+    def with_text(self, name: SectionName, text: str) -> _Draft:
+        return replace(self, sections={**self.sections, name: text})
+
+
+@dataclass(frozen=True)
+class PromptBuilder:
+    """Builds the prompts of one style for one tokenizer, none over `max_tokens` if cutting can help it."""
+
+    style: PromptStyle
+    tokenizer: Any
+    thinking: bool
+    max_tokens: int
+
+    def build(
+        self,
+        role: Role,
+        sections: Mapping[SectionName, str],
+        entries: Sequence[Entry] = (),
+        messages: Sequence[Message] = ({"role": "user", "content": ""},),
+    ) -> FittedPrompt:
+        """Assemble for `role` and put the text in place of the last user message of `messages`."""
+        empty = "" if role == "solve" else self.style.empty_playbook
+        draft = _Draft({"playbook": "" if entries else empty, **sections}, tuple(entries))
+
+        def encode(draft: _Draft) -> tuple[int, ...]:
+            chat = with_question(messages, self._text(role, draft))
+            return encode_prompt(self.tokenizer, chat, thinking=self.thinking)
+
+        ids, cut = encode(draft), []
+        for name in CUT_ORDER:
+            if len(ids) > self.max_tokens and self._cuttable(role, draft, name):
+                draft = self._shorten(draft, name, encode)
+                ids = encode(draft)
+                cut.append(name)
+        return FittedPrompt(ids, self._text(role, draft), draft.entries, self._shown(role, draft), tuple(cut))
+
+    def answer(self, response_text: str, *, remove_thinking: bool) -> str:
+        """A response as prompts quote it: its answer, after the end of the thought unless that is removed.
+
+        An unfinished thought is all there is of its response: its end is quoted behind a remark.
+        """
+        thought, answer = self._split(response_text)
+        if not thought or (answer and remove_thinking):
+            return answer
+        tail = self._end_of(thought)
+        return f"{tail}\n\n{answer}" if answer else f"{UNFINISHED}\n{tail}"
+
+    def reply(self, response_text: str) -> str:
+        """What a response says once it has thought; "" for an unfinished thought."""
+        return self._split(response_text)[1]
+
+    def _split(self, response_text: str) -> tuple[str, str]:
+        opened = self._opens_thinking and THINK_CLOSE not in response_text
+        return split_thinking(THINK_OPEN + response_text if opened else response_text)
+
+    def _text(self, role: Role, draft: _Draft) -> str:
+        return assemble(self.style, role, self._filled(draft))
+
+    def _shown(self, role: Role, draft: _Draft) -> tuple[SectionName, ...]:
+        filled = self._filled(draft)
+        return tuple(name for name in self.style.sections[role] if filled.get(name))
+
+    def _cuttable(self, role: Role, draft: _Draft, name: SectionName) -> bool:
+        return bool(draft.entries) if name == "playbook" else name in self._shown(role, draft)
+
+    def _filled(self, draft: _Draft) -> Mapping[SectionName, str]:
+        if not draft.entries:
+            return draft.sections
+        style = self.style
+        text = render_entries(draft.entries, counts=style.entry_counts, headers=style.section_headers)
+        return {**draft.sections, "playbook": text}
+
+    def _shorten(self, draft: _Draft, name: SectionName, encode: Callable[[_Draft], Sequence[int]]) -> _Draft:
+        """The draft with the least of `name` removed that fits; with all of it removed if none fits."""
+        levels, at = self._levels(draft, name)
+        fits = bisect_left(
+            range(1, levels), True, key=lambda level: len(encode(at(level))) <= self.max_tokens
+        )
+        return at(fits + 1)
+
+    def _levels(self, draft: _Draft, name: SectionName) -> tuple[int, Callable[[int], _Draft]]:
+        if name == "playbook":
+            return len(draft.entries), draft.without_oldest
+        ids = self.tokenizer.encode(draft.sections[name], add_special_tokens=False)
+        return len(ids), lambda level: draft.with_text(name, self._without_middle(ids, level))
+
+    def _without_middle(self, ids: Sequence[int], count: int) -> str:
+        kept = len(ids) - count
+        if kept <= 0:
+            return ""
+        tail = kept // 2
+        return self._decode(ids[: kept - tail]) + CUT_MARK + self._decode(ids[len(ids) - tail :])
+
+    def _end_of(self, thought: str) -> str:
+        budget = max(1, int(THOUGHT_SHARE * self.max_tokens))
+        ids = self.tokenizer.encode(thought, add_special_tokens=False)
+        return thought if len(ids) <= budget else "[...] " + self._decode(ids[-budget:]).strip()
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        # A cut may split a character that is several tokens long.
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False)).strip("\ufffd")
+
+    @cached_property
+    def _opens_thinking(self) -> bool:
+        """Whether the chat template itself opens the thought, so that responses only close it."""
+        probe = [{"role": "user", "content": ""}]
+        ids = encode_prompt(self.tokenizer, probe, thinking=self.thinking)
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text.rstrip().endswith(THINK_OPEN)

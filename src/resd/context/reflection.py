@@ -1,0 +1,135 @@
+"""Reflections on failures and tags on successes: the schemas of the replies, and how they are read.
+
+A reflection has four keys: `error`, `fix`, `lessons` and `tags`. Replies are decoded under the schema, so
+the tolerant parsing is for engines that cannot constrain, and for replies that ran out of tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resd.chat import strip_thinking
+from resd.context.entries import TAGS, Tag
+from resd.context.parsing import JsonObject, find_object, short_text
+
+MAX_LESSONS = 3
+MAX_TAGS = 32
+# In characters.
+MAX_SENTENCE = 400  # error, fix
+MAX_LESSON = 300
+
+Schema = dict[str, Any]
+
+_TAG_PAIR = re.compile(
+    r'"id"\s*:\s*"(?P<id>[a-z]{3,4}-\d{5,})"\s*,\s*"tag"\s*:\s*"(?P<tag>\w+)"'
+    r'|"tag"\s*:\s*"(?P<tag2>\w+)"\s*,\s*"id"\s*:\s*"(?P<id2>[a-z]{3,4}-\d{5,})"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """Judgements by entry id, the last one per id. `unknown` counts those of no known entry or kind."""
+
+    by_id: Mapping[str, Tag] = field(default_factory=dict)
+    unknown: int = 0
+    parsed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reflection:
+    """What the model said of one failure. `raw` is the reply without thinking."""
+
+    error: str
+    fix: str
+    lessons: tuple[str, ...]
+    tags: Tags
+    raw: str
+    parsed: bool = True
+
+
+def tags_schema(entry_ids: Sequence[str]) -> Schema:
+    """The schema of the success tagger: {"tags": [{"id", "tag"}]}."""
+    return _object({"tags": _tag_list(entry_ids)})
+
+
+def reflection_schema(
+    entry_ids: Sequence[str], *, max_lessons: int = MAX_LESSONS, max_sentence: int = MAX_SENTENCE
+) -> Schema:
+    """The schema of a reflection on a prompt that showed the entries `entry_ids`."""
+    sentence = {"type": "string", "maxLength": max_sentence}
+    lesson = {"type": "string", "maxLength": MAX_LESSON}
+    lessons = {"type": "array", "items": lesson, "maxItems": max_lessons}
+    return _object({"error": sentence, "fix": sentence, "lessons": lessons, "tags": _tag_list(entry_ids)})
+
+
+def parse_reflection(text: str, entry_ids: Collection[str]) -> Reflection:
+    """Read a reply. Never raises; without JSON only the raw text and the tags that can be found remain."""
+    raw = strip_thinking(text)
+    tags = parse_tags(text, entry_ids)
+    found = find_object(text, ("error", "fix", "lessons"))
+    if found is None:
+        return Reflection("", "", (), tags, raw, parsed=False)
+    error, fix = (short_text(found.get(key), MAX_SENTENCE) for key in ("error", "fix"))
+    return Reflection(error, fix, _lessons(found), tags, raw)
+
+
+def parse_tags(text: str, entry_ids: Collection[str]) -> Tags:
+    """Read the tags of a reply; from pairs of id and tag in the text if it is not JSON. Never raises."""
+    found = find_object(text, ("tags",))
+    if found is None:
+        return _tags(_pairs_in(strip_thinking(text)), entry_ids, parsed=False)
+    listed = found["tags"] if isinstance(found["tags"], list) else []
+    pairs = [(item.get("id"), item.get("tag")) if isinstance(item, dict) else (None, None) for item in listed]
+    return _tags(pairs, entry_ids, parsed=True)
+
+
+def render_reflection(reflection: Reflection) -> str:
+    """The reflection as the teacher and the curator read it; the raw reply if it could not be parsed."""
+    if not reflection.parsed:
+        return reflection.raw
+    if not (reflection.error or reflection.fix or reflection.lessons):
+        return ""
+    lessons = (f"Lesson: {lesson}" for lesson in reflection.lessons)
+    return "\n".join([f"Error: {reflection.error}", f"Fix: {reflection.fix}", *lessons])
+
+
+def _object(properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _tag_list(entry_ids: Sequence[str]) -> Schema:
+    if not entry_ids:  # an enum may not be empty
+        return {"type": "array", "items": {"type": "string"}, "maxItems": 0}
+    item = _object({"id": {"enum": list(entry_ids)}, "tag": {"enum": list(TAGS)}})
+    return {"type": "array", "items": item, "maxItems": min(len(entry_ids), MAX_TAGS)}
+
+
+def _lessons(found: JsonObject) -> tuple[str, ...]:
+    listed = found.get("lessons")
+    texts = (short_text(item, MAX_LESSON) for item in listed) if isinstance(listed, list) else ()
+    return tuple(text for text in texts if text)[:MAX_LESSONS]
+
+
+def _pairs_in(text: str) -> list[tuple[str, str]]:
+    matches = _TAG_PAIR.finditer(text)
+    return [(match["id"] or match["id2"], match["tag"] or match["tag2"]) for match in matches]
+
+
+def _tags(pairs: Sequence[tuple[Any, Any]], entry_ids: Collection[str], *, parsed: bool) -> Tags:
+    by_id: dict[str, Tag] = {}
+    unknown = 0
+    for entry_id, tag in pairs:
+        tag = tag.strip().lower() if isinstance(tag, str) else None
+        if isinstance(entry_id, str) and entry_id in entry_ids and tag in TAGS:
+            by_id[entry_id] = tag
+        else:
+            unknown += 1
+    return Tags(by_id, unknown, parsed)

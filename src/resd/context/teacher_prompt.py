@@ -1,0 +1,84 @@
+"""What the teacher is shown of an attempt: the model's own question again, with what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from resd.config import ContextConfig
+from resd.context.fitting import PromptBuilder
+from resd.context.playbook import Playbook
+from resd.context.prompts.base import PromptStyle, SectionName
+from resd.context.reflection import Reflection, render_reflection
+from resd.records import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherPrompt:
+    """`text` is the last user message; `dropped` names the sections shortened for the token budget."""
+
+    ids: tuple[int, ...]
+    text: str
+    sections: tuple[SectionName, ...]
+    dropped: tuple[SectionName, ...]
+
+
+@dataclass(frozen=True)
+class TeacherPromptComposer:
+    """Composes teacher prompts as the switches of `config` say."""
+
+    config: ContextConfig
+    style: PromptStyle
+    tokenizer: Any
+    thinking: bool
+
+    def compose(
+        self,
+        problem: Problem,
+        *,
+        playbook: Playbook | None = None,
+        trial: str = "",
+        feedback: str = "",
+        reflection: Reflection | None = None,
+        solution: str = "",
+    ) -> TeacherPrompt | None:
+        """The prompt, or None when it would be no more than the question.
+
+        `trial` and `solution` are response texts as generated, thinking and all. An attempt that is its own
+        solution shows it once, and teaches nothing when solutions are not shown.
+        """
+        own = bool(solution) and solution == trial
+        if own and not self.config.use_solution:
+            return None
+        sections = self._sections(problem, "" if own else trial, feedback, reflection, solution)
+        entries = playbook.entries if playbook is not None and self.config.use_playbook else ()
+        prompt = self._builder.build("solve", sections, entries, problem.messages)
+        if set(prompt.shown) <= {"problem"}:
+            return None
+        return TeacherPrompt(prompt.ids, prompt.text, prompt.shown, prompt.cut)
+
+    def _sections(
+        self, problem: Problem, trial: str, feedback: str, reflection: Reflection | None, solution: str
+    ) -> Mapping[SectionName, str]:
+        config = self.config
+        solution = self._answer(solution) if config.use_solution else ""
+        show_feedback = config.use_feedback and not (solution and config.drop_feedback_with_solution)
+        show_reflection = config.use_reflection and reflection is not None
+        return {
+            "problem": problem.question,
+            "trial": self._answer(trial) if config.use_trial else "",
+            "feedback": feedback if show_feedback else "",
+            "reflection": render_reflection(reflection) if show_reflection and reflection else "",
+            "solution": solution,
+        }
+
+    def _answer(self, response_text: str) -> str:
+        if not response_text:
+            return ""
+        return self._builder.answer(response_text, remove_thinking=self.config.remove_thinking)
+
+    @cached_property
+    def _builder(self) -> PromptBuilder:
+        return PromptBuilder(self.style, self.tokenizer, self.thinking, self.config.max_prompt_tokens)

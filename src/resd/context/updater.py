@@ -1,0 +1,244 @@
+"""One context update: concise, reflect and tag in one wave, curate in small waves, concise, advance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resd.config import ContextConfig
+from resd.context.concise import frequency_triggers
+from resd.context.curation import parse_curation
+from resd.context.fitting import PromptBuilder
+from resd.context.journal import Change
+from resd.context.playbook import Playbook
+from resd.context.prompts.base import PromptStyle
+from resd.context.reflection import Reflection, Tags, parse_reflection, parse_tags
+from resd.context.roles import Ask, Asker
+from resd.context.solutions import SolutionBuffer, demonstrations
+from resd.context.waves import CurationQueue
+from resd.generation.engine import GenerationEngine, generate
+from resd.records import Attempt
+
+# Always reported, also when zero.
+_COUNTS = (
+    "playbook/removed",
+    "context/reflections",
+    "context/reflections_rejected",
+    "context/tag_replies_rejected",
+    "context/tags_applied",
+    "context/tags_unknown",
+    "context/curations",
+    "context/curations_rejected",
+    "context/curations_skipped",
+    "context/operations_rejected",
+    "context/prompts_truncated",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextUpdate:
+    """What a step has learned in words.
+
+    `reflections` (failures only) and `solutions` (texts of responses, "" for none) are by attempt key,
+    `playbooks` (text as the style shows it) by problem id. `records` hold every prompt and reply.
+    """
+
+    reflections: Mapping[str, Reflection]
+    playbooks: Mapping[str, str]
+    solutions: Mapping[str, str]
+    metrics: Mapping[str, float]
+    records: Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class _Step:
+    """What one update gathers as it goes."""
+
+    attempts: Sequence[Attempt]
+    number: int
+    asker: Asker
+    playbooks: Sequence[Playbook]  # those that this step's problems use
+    counts: Counter[str] = field(default_factory=Counter)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    reflections: dict[str, Reflection] = field(default_factory=dict)
+
+
+class ContextUpdater:
+    """Owns the playbook (one per problem in `per_example` mode) and the solution buffer.
+
+    The engine must be awake during `update`.
+    """
+
+    def __init__(
+        self,
+        config: ContextConfig,
+        style: PromptStyle,
+        engine: GenerationEngine,
+        tokenizer: Any,
+        seed: int,
+        thinking: bool,
+    ) -> None:
+        self.config = config
+        self.style = style
+        self.engine = engine
+        self.seed = seed
+        self.solutions = SolutionBuffer()
+        self._builder = PromptBuilder(style, tokenizer, thinking, config.max_prompt_tokens)
+        self._playbooks: dict[str, Playbook] = {}
+
+    def playbook_for(self, problem_id: str) -> Playbook:
+        """The playbook that serves this problem; empty at first."""
+        name = problem_id if self.config.mode == "per_example" else ""
+        return self._playbooks.setdefault(name, Playbook())
+
+    def update(self, attempts: Sequence[Attempt], step: int) -> ContextUpdate:
+        """Learn from graded attempts. Bad replies are counted in the metrics, never raised."""
+        asker = Asker(self.config, self._builder, self.seed, step)
+        active = {id(playbook): playbook for playbook in map(self._playbook_of, attempts)}
+        run = _Step(attempts, step, asker, list(active.values()))
+        before = Counter(added=self._sum("next_number"), merged=self._sum("merged"))
+        for playbook in run.playbooks:
+            due = frequency_triggers(playbook.update_count, self.config.concise_frequency)
+            self._concise(run, playbook, due=due)
+        self._reflect_and_tag(run)
+        self._curate(run)
+        for playbook in run.playbooks:
+            self._concise(run, playbook, due=False, allowed=self.config.concise_after_curation)
+            playbook.advance()
+        run.counts["playbook/added"] = self._sum("next_number") - before["added"]
+        run.counts["playbook/merged"] = self._sum("merged") - before["merged"]
+        return self._result(run)
+
+    def drain_journal(self) -> list[Change]:
+        """Playbook changes since the last call, to append to the run's journal (`journal.append`)."""
+        return [
+            {"playbook": name, **change} if name else change
+            for name, playbook in self._playbooks.items()
+            for change in playbook.drain()
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able: playbooks and solution buffer."""
+        playbooks = {name: playbook.state() for name, playbook in self._playbooks.items()}
+        return {"playbooks": playbooks, "solutions": self.solutions.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._playbooks = {name: Playbook.from_state(saved) for name, saved in state["playbooks"].items()}
+        self.solutions.load_state_dict(state["solutions"])
+
+    def _playbook_of(self, attempt: Attempt) -> Playbook:
+        return self.playbook_for(attempt.problem.id)
+
+    def _concise(self, run: _Step, playbook: Playbook, *, due: bool, allowed: bool = True) -> None:
+        limit = self.config.max_entries
+        over = limit is not None and len(playbook) > limit
+        if due or (over and allowed):
+            removed = playbook.concise(self.config.concise_method, limit if over else None)
+            run.counts["playbook/removed"] += len(removed)
+
+    def _reflect_and_tag(self, run: _Step) -> None:
+        """One wave, all of it against the playbook as it is; then the tags, in the order of the attempts."""
+        failures = [attempt for attempt in run.attempts if not attempt.verdict.solved]
+        successes = [attempt for attempt in run.attempts if attempt.verdict.solved]
+        entries = {id(playbook): playbook.entries for playbook in run.playbooks}
+
+        def shown(attempt: Attempt) -> Any:
+            return entries[id(self._playbook_of(attempt))]
+
+        asks = [run.asker.reflect(attempt, shown(attempt)) for attempt in failures]
+        if self.config.tag_successes:
+            asks += [
+                run.asker.tag(attempt, shown(attempt))
+                for attempt in self._chosen(successes)
+                if shown(attempt)
+            ]
+        for ask, text in self._generate(run, asks):
+            if ask.role == "reflect":
+                self._apply_tags(run, ask, self._reflection(run, ask, text).tags)
+            else:
+                tags = parse_tags(text, ask.entry_ids)
+                run.counts["context/tag_replies_rejected"] += not tags.parsed
+                self._apply_tags(run, ask, tags)
+
+    def _reflection(self, run: _Step, ask: Ask, text: str) -> Reflection:
+        reflection = parse_reflection(text, ask.entry_ids)
+        run.reflections[ask.attempt.key] = reflection
+        run.counts["context/reflections"] += 1
+        run.counts["context/reflections_rejected"] += not reflection.parsed
+        return reflection
+
+    def _apply_tags(self, run: _Step, ask: Ask, tags: Tags) -> None:
+        playbook = self._playbook_of(ask.attempt)
+        for entry_id, tag in tags.by_id.items():
+            run.counts["context/tags_applied"] += playbook.tag(entry_id, tag)
+        run.counts["context/tags_unknown"] += tags.unknown
+
+    def _curate(self, run: _Step) -> None:
+        failures = self._chosen([a for a in run.attempts if a.key in run.reflections])
+        queues = []
+        for playbook in run.playbooks:
+            waiting = [(a, run.reflections[a.key]) for a in failures if self._playbook_of(a) is playbook]
+            queues.append(CurationQueue(playbook, waiting, self.config, self.seed, run.number))
+        while wave := [(queue, *item) for queue in queues for item in queue.next_wave()]:
+            asks = [run.asker.curate(attempt, said, queue.playbook.entries) for queue, attempt, said in wave]
+            for ask, text in self._generate(run, asks):
+                self._apply_curation(run, ask, text)
+        run.counts["context/curations_skipped"] += sum(queue.skipped for queue in queues)
+
+    def _apply_curation(self, run: _Step, ask: Ask, text: str) -> None:
+        curation = parse_curation(text)
+        run.counts["context/curations"] += 1
+        run.counts["context/curations_rejected"] += not curation.parsed
+        run.counts["context/operations_rejected"] += curation.rejected
+        for addition in curation.additions:
+            self._playbook_of(ask.attempt).add(addition.section, addition.content)
+
+    def _generate(self, run: _Step, asks: Sequence[Ask]) -> list[tuple[Ask, str]]:
+        """Ask all at once; each ask with the reply that follows its thinking."""
+        if not asks:
+            return []
+        responses = generate(self.engine, [ask.request for ask in asks])
+        run.records += [
+            {"step": run.number, **ask.record(response)}
+            for ask, response in zip(asks, responses, strict=True)
+        ]
+        run.counts["context/prompts_truncated"] += sum(bool(ask.prompt.cut) for ask in asks)
+        return [(ask, self._builder.reply(r.text)) for ask, r in zip(asks, responses, strict=True)]
+
+    def _chosen(self, attempts: Sequence[Attempt]) -> Sequence[Attempt]:
+        """All of them, or the first of each problem."""
+        if not self.config.one_curation_per_problem:
+            return attempts
+        first: dict[str, Attempt] = {}
+        for attempt in attempts:
+            first.setdefault(attempt.problem.id, attempt)
+        return list(first.values())
+
+    def _sum(self, counter: str) -> int:
+        return sum(getattr(playbook, counter) for playbook in self._playbooks.values())
+
+    def _result(self, run: _Step) -> ContextUpdate:
+        self.solutions.record(run.attempts)
+        buffer = self.solutions if self.config.use_solution_buffer else None
+        style = self.style
+        texts = {
+            attempt.problem.id: self._playbook_of(attempt).render(
+                counts=style.entry_counts, headers=style.section_headers
+            )
+            for attempt in run.attempts
+        }
+        shown = demonstrations(run.attempts, buffer, self.seed, run.number)
+        return ContextUpdate(run.reflections, texts, shown, self._metrics(run.counts), run.records)
+
+    def _metrics(self, counts: Counter[str]) -> dict[str, float]:
+        stats = [playbook.statistics() for playbook in self._playbooks.values()]
+        metrics = {
+            "playbook/num_playbooks": float(len(stats)),
+            "playbook/total_bullets": float(sum(s.total for s in stats)),
+            "playbook/high_performing": float(sum(s.high_performing for s in stats)),
+            "playbook/problematic": float(sum(s.problematic for s in stats)),
+            "playbook/unused": float(sum(s.unused for s in stats)),
+        }
+        return metrics | {name: float(counts[name]) for name in dict.fromkeys((*_COUNTS, *counts))}
