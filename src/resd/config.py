@@ -66,7 +66,8 @@ class ContextConfig(Section):
     use_trial: bool = True
     use_solution: bool = True
     drop_feedback_with_solution: bool = False  # True = as released
-    distill_successes: bool = True  # against their own solution
+    # Distil successes against their own solution. None: as the algorithm has it (resd does, sdpo does not).
+    distill_successes: bool | None = None
     remove_thinking: bool = True
     max_prompt_tokens: int = Field(8192, ge=16)  # teacher, reflector and curator prompts
     max_reflection_tokens: int = Field(1024, ge=32)
@@ -89,7 +90,7 @@ class DistillationConfig(Section):
     max_ratio: float | None = Field(None, gt=0)  # eps_max
     token_level: bool = False  # only the sampled token; needs alpha 1
     is_clip: float | None = Field(2.0, gt=0)  # cap of the student/rollout importance weight
-    rebalance: bool = True  # success-rate weights
+    rebalance: bool | None = None  # success-rate weights; None: as the algorithm has it (resd does, sdpo does not)
     rebalance_alpha: float = 1.0
     rebalance_beta: float = 1.0
 
@@ -187,6 +188,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         raise ResdError(f"config {path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
     except yaml.YAMLError as error:
         raise ResdError(f"config {path}: not valid YAML ({error})") from error
+    if not isinstance(data, dict):
+        raise ResdError(f"config {path}: is a {type(data).__name__}; write sections and keys, as in `model: lab`")
     for override in overrides or []:
         _apply(data, override)
     return check_config(data, where=str(path))
@@ -215,7 +218,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
         node = node.setdefault(name, {})
         if not isinstance(node, dict):
             raise ResdError(f"override {override!r}: {name} is a value, not a section")
-    node[leaf] = _parse(value)
+    try:
+        node[leaf] = _parse(value)
+    except yaml.YAMLError as error:
+        raise ResdError(f"override {override!r}: the value is not valid YAML; quote it") from error
 
 
 def _parse(value: str) -> Any:

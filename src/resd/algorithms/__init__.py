@@ -1,1 +1,1 @@
-"""One small file per algorithm: which context, which objective."""
+"""RESD, SDPO and GRPO: which context, which objective."""

@@ -1,1 +1,1 @@
-"""Weights, batches, teachers and the optimizer."""
+"""From training examples to new weights: layout, student and teacher forwards, loss, optimizer."""

@@ -1,1 +1,1 @@
-"""Losses: pure functions on tensors."""
+"""Pure functions on tensors: divergences, weights and policy-gradient losses."""

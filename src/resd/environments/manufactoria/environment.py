@@ -18,7 +18,7 @@ from resd.environments.manufactoria.family import Case, Family, Params
 from resd.environments.manufactoria.feedback import FEEDBACK, Failure
 from resd.environments.manufactoria.parser import ProgramError, parse_program
 from resd.environments.manufactoria.prompts import PROMPTS
-from resd.environments.manufactoria.tapes import build_cases
+from resd.environments.manufactoria.tapes import build_cases, problem_key
 from resd.records import Problem, ResdError, Response, Verdict
 
 REWARDS = ("all_or_nothing", "pass_rate")
@@ -64,10 +64,11 @@ class Manufactoria:
 
     def cases(self, problem: Problem) -> tuple[Case, ...]:
         """The problem's tapes, with what is wanted of each."""
-        if problem.id not in self._cases:
-            family, params = family_and_params(problem)
-            self._cases[problem.id] = build_cases(family, params, self.seed)
-        return self._cases[problem.id]
+        family, params = family_and_params(problem)
+        key = problem_key(family, params)
+        if key not in self._cases:
+            self._cases[key] = build_cases(family, params, self.seed)
+        return self._cases[key]
 
     def tapes(self, problem: Problem) -> list[tuple[str, bool]]:
         """(tape, whether it is to be accepted) for each case."""
@@ -87,7 +88,7 @@ class Manufactoria:
         outcomes = [(case, program.run(case.tape)) for case in cases]
         failures = [Failure(case, outcome) for case, outcome in outcomes if not case.passes(outcome)]
         passed = len(cases) - len(failures)
-        partial = self.reward == "pass_rate" and problem.metadata["split"] == "train"
+        partial = self.reward == "pass_rate" and problem.metadata.get("split") != "test"
         return Verdict(
             reward=passed / len(cases) if partial else float(not failures),
             passed=passed,

@@ -140,7 +140,7 @@ class Machine:
         pulls, paints, routes = self._graph
         painted: list[str] = []
         visited: dict[str, int] = {}
-        while name not in visited:
+        while name not in visited and len(visited) < VISIT_LIMIT:
             visited[name] = visits = len(visited)
             visits += 1
             if name in ("NONE", "end") or name not in routes:
@@ -152,5 +152,5 @@ class Machine:
             if paints[name] and not front:
                 return visits, paints[name], self._row(routes[name]["NEXT"])
             name = routes[name].get("EMPTY" if name in pulls else "NEXT", "NONE")
-        lead = visited[name]
+        lead = visited.get(name, len(painted))  # without a cycle within the limit, all of it is lead
         return _FINAL, "", _Loop(tuple(painted[:lead]), tuple(painted[lead:]))

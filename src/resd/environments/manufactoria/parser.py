@@ -86,7 +86,7 @@ def _parse_node(block: _Block, known: dict[str, Node]) -> tuple[Node, list[_Rout
     if kind == "END" and colon:
         raise ProgramError("END takes no colon", block.line)
     if kind != "END" and not colon:
-        raise ProgramError(f"{kind} {name} needs a colon", block.line)
+        raise ProgramError(f"{kind} {_brief(name)} needs a colon", block.line)
     if name in known:
         raise ProgramError(f"{_brief(name)} is declared twice", block.line)
     if name != _RESERVED.get(kind, name):
@@ -112,9 +112,9 @@ def _check_routes(kind: Kind, name: str, conditions: list[str], line: int) -> No
     if kind in PULLS:
         for condition in conditions:
             if condition not in (*PULLS[kind], "EMPTY"):
-                raise ProgramError(f"{kind} {name} cannot branch on {condition}", line)
+                raise ProgramError(f"{kind} {_brief(name)} cannot branch on {condition}", line)
     elif kind != "END" and len(conditions) != 1:
-        raise ProgramError(f"{kind} {name} needs exactly one NEXT, found {len(conditions)}", line)
+        raise ProgramError(f"{kind} {_brief(name)} needs exactly one NEXT, found {len(conditions)}", line)
 
 
 def _check_targets(targets: list[tuple[str, int]], nodes: dict[str, Node]) -> None:
@@ -125,4 +125,6 @@ def _check_targets(targets: list[tuple[str, int]], nodes: dict[str, Node]) -> No
 
 
 def _brief(content: str) -> str:
+    """On one line, and short: messages are quoted in prompts."""
+    content = " ".join(content.split())
     return content if len(content) <= 60 else content[:57] + "..."

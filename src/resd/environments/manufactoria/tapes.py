@@ -18,11 +18,16 @@ _CORNERS = ("RB", "BR", "RBR", "BRB", "RRB", "BBR")
 
 def build_cases(family: Family, params: Params, seed: int) -> tuple[Case, ...]:
     """Labelled tapes, without repetition, the empty tape first; at most `MAX_TAPES`."""
-    rng = Random(_stable_hash(f"{seed} {family.name} {json.dumps(params, sort_keys=True)}"))
+    rng = Random(_stable_hash(f"{seed} {problem_key(family, params)}"))
     tapes = dict.fromkeys([*_shared(family.colours, rng), *family.recipe(params, rng)])
     cases = [family.expect(params, tape) for tape in tapes][:MAX_TAPES]
     extra = _balance(family, params, cases, rng)
     return tuple(cases[: MAX_TAPES - len(extra)] + extra)
+
+
+def problem_key(family: Family, params: Params) -> str:
+    """What makes a problem itself, as text."""
+    return f"{family.name} {json.dumps(params, sort_keys=True)}"
 
 
 def _stable_hash(text: str) -> int:

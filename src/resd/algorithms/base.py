@@ -1,0 +1,73 @@
+"""What tells one algorithm from another: what its teacher is shown, and what the learner minimises.
+
+The training loop calls the hooks of `Algorithm` and knows nothing else about the one it drives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from resd.config import DistillationConfig, PolicyConfig
+from resd.context.teacher_prompt import TeacherPrompt
+from resd.context.updater import ContextUpdate
+from resd.objectives.weighting import success_rate_weights
+from resd.records import Attempt, TrainingExample
+
+
+class Algorithm(Protocol):
+    """One algorithm. `objective` is what the learner is given beside its examples."""
+
+    @property
+    def objective(self) -> DistillationConfig | PolicyConfig: ...
+
+    def teacher_prompts(
+        self, attempts: Sequence[Attempt], context: ContextUpdate | None
+    ) -> list[TeacherPrompt | None]:
+        """What the teacher is conditioned on for each attempt; None where there is nothing to distil.
+
+        `context` is this step's, or None where the run has no context engine.
+        """
+        ...
+
+    def examples(
+        self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None]
+    ) -> list[TrainingExample]:
+        """One example per attempt, in order. Attempts without a teacher prompt stay: they count in means."""
+        ...
+
+
+def distillation_examples(
+    attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None], weights: Sequence[float]
+) -> list[TrainingExample]:
+    """The attempts beside what their teacher is shown."""
+    return [
+        TrainingExample(
+            prompt_ids=attempt.prompt_ids,
+            response_ids=attempt.response.token_ids,
+            rollout_logprobs=attempt.response.logprobs,
+            teacher_prompt_ids=prompt.ids if prompt else None,
+            weight=weight,
+        )
+        for attempt, prompt, weight in zip(attempts, prompts, weights, strict=True)
+    ]
+
+
+def sample_weights(attempts: Sequence[Attempt], objective: DistillationConfig, *, rebalance: bool) -> list[float]:
+    """Success-rate weights over all attempts of the batch, or ones. `rebalance` is the algorithm's own way."""
+    if not (rebalance if objective.rebalance is None else objective.rebalance):
+        return [1.0] * len(attempts)
+    solved = torch.tensor([attempt.verdict.solved for attempt in attempts])
+    weights = success_rate_weights(solved, alpha=objective.rebalance_alpha, beta=objective.rebalance_beta)
+    return [float(weight) for weight in weights]
+
+
+def peer_solution(attempt: Attempt, attempts: Sequence[Attempt]) -> str:
+    """The first other try of this step that solved the same problem, or "".
+
+    Tries are in the order of their sample numbers, so that the first success is not the shortest one.
+    """
+    peers = (a for a in attempts if a.problem.id == attempt.problem.id and a.sample != attempt.sample)
+    return next((peer.response.text for peer in peers if peer.verdict.solved), "")

@@ -1,0 +1,61 @@
+"""RESD (arXiv 2605.12741, Algorithm 1): the teacher sees the playbook, the failed trial, the feedback and a
+reflection on it, and, if there is one, a solution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from resd.algorithms.base import distillation_examples, sample_weights
+from resd.config import DistillationConfig
+from resd.context.playbook import Playbook
+from resd.context.teacher_prompt import TeacherPrompt, TeacherPromptComposer
+from resd.context.updater import ContextUpdate
+from resd.records import Attempt, TrainingExample
+
+
+@dataclass(frozen=True)
+class RESD:
+    """Distils failures, and successes against their own text unless `distill_successes` is off.
+
+    `playbook_for` gives the playbook that serves a problem id, as this step's curation left it.
+    """
+
+    composer: TeacherPromptComposer
+    playbook_for: Callable[[str], Playbook]
+    objective: DistillationConfig
+    distill_successes: bool = True
+
+    def teacher_prompts(
+        self, attempts: Sequence[Attempt], context: ContextUpdate | None
+    ) -> list[TeacherPrompt | None]:
+        assert context is not None, "RESD needs the context engine"
+        return [
+            self._success(attempt) if attempt.verdict.solved else self._failure(attempt, context)
+            for attempt in attempts
+        ]
+
+    def examples(
+        self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None]
+    ) -> list[TrainingExample]:
+        return distillation_examples(attempts, prompts, sample_weights(attempts, self.objective, rebalance=True))
+
+    def _failure(self, attempt: Attempt, context: ContextUpdate) -> TeacherPrompt | None:
+        """The solution is a peer's of this step, or one kept from an earlier step, or none."""
+        return self.composer.compose(
+            attempt.problem,
+            playbook=self.playbook_for(attempt.problem.id),
+            trial=attempt.response.text,
+            feedback=attempt.verdict.feedback,
+            reflection=context.reflections.get(attempt.key),
+            solution=context.solutions.get(attempt.key, ""),
+        )
+
+    def _success(self, attempt: Attempt) -> TeacherPrompt | None:
+        if not (self.distill_successes and self.composer.config.use_solution):
+            return None
+        return self.composer.compose(
+            attempt.problem,
+            playbook=self.playbook_for(attempt.problem.id),
+            solution=attempt.response.text,
+        )

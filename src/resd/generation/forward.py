@@ -1,0 +1,150 @@
+"""Forward passes over a batch with a preallocated cache: ragged prefill behind a shared prefix, then single steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resd.generation.cache import PreallocatedCache
+from resd.generation.lean import lean_step
+from resd.records import ResdError
+
+# Rows are prefilled in slices of about this many tokens: they bound the mask's and the activations' memory.
+PREFILL_TOKENS = 16384
+
+
+class BatchForward:
+    """The sequences of one batch and their cache. Columns: shared prefix, left padding, rest of the prompt, reply.
+
+    `suffixes` are the prompts without the shared `prefix`, shortest first and none empty.
+    """
+
+    def __init__(self, model: Any, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], reply: int) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.dtype = next(model.parameters()).dtype
+        self._suffixes = suffixes
+        self._prefix = prefix
+        longest = max(map(len, suffixes))
+        self._layers = text_config(model).num_hidden_layers
+        self.cache = PreallocatedCache(self._layers, len(suffixes), len(prefix) + longest + reply)
+        self._end = len(prefix) + longest  # of the prompts
+        lengths = torch.tensor([len(prefix) + len(suffix) for suffix in suffixes])
+        self._positions = lengths.to(self.device)  # of the next token
+        columns = torch.arange(len(prefix) + longest + reply)
+        padding = (columns >= len(prefix)) & (columns < len(prefix) + self._end - lengths[:, None])
+        self._visible = ~padding.to(self.device)
+        self._bias = self._additive(self._visible)[:, None, None]
+        self._windowed = has_windows(model)
+
+    def prefill(self) -> Tensor:
+        """Logits `[B, V]` of the first token of each reply."""
+        if self._prefix:
+            alone = PreallocatedCache(self._layers, 1, len(self._prefix))
+            ids = torch.tensor([list(self._prefix)], device=self.device)
+            self._call(ids, torch.arange(len(self._prefix), device=self.device)[None], None, alone)
+            self.cache.spread(alone)
+        logits = torch.cat([self._prefill_rows(rows) for rows in slices(list(map(len, self._suffixes)))])
+        self.cache.seek(self._end)
+        return logits
+
+    def _prefill_rows(self, rows: slice) -> Tensor:
+        suffixes = self._suffixes[rows]
+        width, start = len(suffixes[-1]), self._end - len(suffixes[-1])
+        ids = torch.tensor([[0] * (width - len(suffix)) + list(suffix) for suffix in suffixes], device=self.device)
+        ends = self._positions[rows, None]
+        positions = (ends - width + torch.arange(width, device=self.device)).clamp(min=0)
+        self.cache.seek(start, rows)
+        return self._call(ids, positions, self._prefill_mask(rows, start), self.cache)
+
+    def _prefill_mask(self, rows: slice, start: int) -> Tensor:
+        visible = self._visible[rows, : self._end]
+        if self._windowed:
+            return visible
+        columns = torch.arange(self._end, device=self.device)
+        causal = columns <= columns[start:, None]
+        return self._additive(visible[:, None, None, :] & causal)
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Logits `[B, V]` after one more token per row, `ids` `[B]`."""
+        positions = self._positions[:, None]
+        self._positions = self._positions + 1
+        end = self.cache.length + 1
+        logits = lean_step(self.model, ids[:, None], positions, self._bias[..., :end], self.cache)
+        if logits is not None:
+            return logits
+        mask = self._visible[:, :end] if self._windowed else self._bias[..., :end]
+        return self._call(ids[:, None], positions, mask, self.cache)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other rows."""
+        index = torch.tensor(list(rows), device=self.device)
+        self.cache.keep(index)
+        self._positions, self._visible, self._bias = (
+            tensor[index] for tensor in (self._positions, self._visible, self._bias)
+        )
+
+    def _additive(self, visible: Tensor) -> Tensor:
+        # A finite minimum: rows of padding see nothing, and -inf everywhere would be NaN.
+        zero = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
+        return zero.masked_fill_(~visible, torch.finfo(self.dtype).min)
+
+    def _call(self, ids: Tensor, positions: Tensor, mask: Tensor | None, cache: PreallocatedCache) -> Tensor:
+        with masked_attention(self.model):
+            output = self.model(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+
+def slices(widths: Sequence[int], limit: int = PREFILL_TOKENS) -> Iterator[slice]:
+    """Cut rows of ascending width so that each slice, padded, holds at most `limit` tokens (or is one row)."""
+    start = 0
+    for end in range(1, len(widths) + 1):
+        if end == len(widths) or widths[end] * (end + 1 - start) > limit:
+            yield slice(start, end)
+            start = end
+
+
+def text_config(model: Any) -> Any:
+    """The configuration of the language model, inside a multimodal one too."""
+    return model.config.get_text_config()
+
+
+def has_windows(model: Any) -> bool:
+    """Whether some layers see only a window of the past."""
+    config = text_config(model)
+    kinds = getattr(config, "layer_types", None)
+    return "sliding_attention" in kinds if kinds else getattr(config, "sliding_window", None) is not None
+
+
+def check_model(model: Any) -> None:
+    """`ResdError` for models whose state is not keys and values."""
+    kinds = set(getattr(text_config(model), "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds:
+        raise ResdError(f"the embedded decoder has no cache for layers of kind {', '.join(sorted(kinds))}: use vLLM")
+
+
+@contextmanager
+def masked_attention(model: Any) -> Iterator[None]:
+    """Attention that takes an explicit mask, whatever the trainer has chosen for its own forwards."""
+    config = text_config(model)
+    chosen = config._attn_implementation
+    if chosen in ("sdpa", "eager"):
+        yield
+        return
+    config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen

@@ -1,0 +1,2 @@
+def lean_step(model, ids, positions, mask, cache):
+    return None

@@ -1,0 +1,115 @@
+"""One batch from its prompts to the end of its last reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resd.generation.batching import common_prefix
+from resd.generation.forward import BatchForward, has_windows
+from resd.generation.replies import Reply
+from resd.generation.sampling import SamplingParameters, draw, log_probabilities
+
+# Rows that have finished are dropped once they are this share of the batch.
+COMPACT_AT = 0.25
+
+
+class Run:
+    """Advances all rows of a batch by one token at a time. `replies` come with the shortest prompt first."""
+
+    def __init__(self, model: Any, replies: Sequence[Reply], stop_ids: Sequence[int]) -> None:
+        self._model = model
+        self._stop_ids = stop_ids
+        self.rows = list(replies)
+        prompts = [row.request.prompt_ids for row in self.rows]
+        # Windows count columns, so between prefix and suffix there must be no padding.
+        shared = 0 if has_windows(model) else common_prefix(prompts)
+        reply = max(row.request.max_tokens for row in self.rows)
+        self._forward = BatchForward(model, prompts[0][:shared], [prompt[shared:] for prompt in prompts], reply)
+        self._device = self._forward.device
+        self._steps = 0
+        self._uniforms = self._padded_uniforms(reply)
+        self._parameters = self._sampling_parameters()
+        self._last: Tensor | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether any reply is unfinished."""
+        return any(row.finish_reason is None for row in self.rows)
+
+    @torch.inference_mode()
+    def advance(self) -> list[Reply]:
+        """One more token for every open row; returns the replies that it finished."""
+        with evaluating(self._model):
+            logits = self._logits()
+        logprobs = log_probabilities(logits, self._parameters, self._allowed(logits.shape[-1]))
+        ids, chosen = draw(logprobs, self._uniforms[:, self._steps], self._parameters)
+        self._steps += 1
+        active = [row for row in self.rows if row.finish_reason is None]
+        for row, token, logprob in zip(self.rows, ids.tolist(), chosen.tolist(), strict=True):
+            if row.finish_reason is None:
+                row.take(token, logprob, self._stop_ids)
+        self._last = ids
+        return [row for row in active if row.finish_reason is not None]
+
+    def _logits(self) -> Tensor:
+        if self._last is None:
+            return self._forward.prefill()
+        self._compact()
+        return self._forward.step(self._last)
+
+    def _compact(self) -> None:
+        """Drop finished rows, now and then; and read back the tokens that grammars have put in place of others."""
+        kept = [i for i, row in enumerate(self.rows) if row.finish_reason is None]
+        if len(kept) <= (1 - COMPACT_AT) * len(self.rows):
+            self._forward.keep(kept)
+            self._uniforms = self._uniforms[kept]
+            self.rows = [self.rows[i] for i in kept]
+            self._parameters = self._sampling_parameters()
+            self._last = self._newest()
+        elif any(row.constraint for row in self.rows):
+            self._last = self._newest()
+
+    def _newest(self) -> Tensor:
+        return torch.tensor([row.token_ids[-1] if row.token_ids else 0 for row in self.rows], device=self._device)
+
+    def _allowed(self, vocabulary: int) -> Tensor | None:
+        if not any(row.constraint for row in self.rows):
+            return None
+        allowed = np.ones((len(self.rows), vocabulary), dtype=bool)
+        for mask, row in zip(allowed, self.rows, strict=True):
+            if row.finish_reason is None and (known := row.allowed()) is not None:
+                # Models may have more rows than the tokenizer has tokens, or fewer.
+                mask[:] = False
+                mask[: len(known)] = known[:vocabulary]
+        return torch.from_numpy(allowed).to(self._device)
+
+    def _padded_uniforms(self, width: int) -> Tensor:
+        table = np.zeros((len(self.rows), width))
+        for i, row in enumerate(self.rows):
+            table[i, : len(row.uniforms)] = row.uniforms
+        return torch.from_numpy(table).to(self._device)
+
+    def _sampling_parameters(self) -> SamplingParameters:
+        requests = [row.request for row in self.rows]
+        return SamplingParameters.of(
+            [r.temperature for r in requests], [r.top_p for r in requests], self._device
+        )
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """No dropout, and no gradient checkpointing (which would switch the cache off), for a module in training."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()

@@ -1,0 +1,286 @@
+"""Replies that follow a JSON schema: token masks from llguidance, and a document that always closes in time.
+
+The grammar writes JSON as `json.dumps` does: `", "` between items, `": "` after keys, no other white space.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher
+from numpy.typing import NDArray
+
+from resd.generation.vocabulary import Vocabulary
+from resd.records import Request, ResdError
+
+JSON_STYLE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+CACHED_GRAMMARS = 64
+# At most this share of `max_tokens` goes to a thought that precedes the document.
+THOUGHT_SHARE = 0.5
+
+
+class Grammars:
+    """Compiles schemas (the last few are kept) and hands out one `Constraint` per request.
+
+    `after` is a marker such as "</think>": where a thought is open, the grammar starts behind it.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, after: str | None = None) -> None:
+        self.vocabulary = vocabulary
+        self.after = after
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+
+    def constraint(self, request: Request) -> Constraint | None:
+        """None for a request without a schema. `ResdError` for a bad schema, or one that `max_tokens` cannot hold."""
+        if request.schema is None:
+            return None
+        matcher = self._matcher(request.schema).deep_copy()
+        constraint = Constraint(self.vocabulary, matcher, reserve_of(request.schema))
+        shortest = closing_path(self.vocabulary, matcher, request.max_tokens)
+        thought = Thought.before_grammar(self.vocabulary, self.after, request, len(shortest or ()) + 1)
+        needed = (thought.least if thought else 0) + 1
+        if shortest is None or len(shortest) + needed > request.max_tokens:
+            raise ResdError(
+                f"request {request.id!r}: max_tokens {request.max_tokens} cannot hold even the shortest reply that "
+                f"its schema allows; raise max_tokens or shrink the schema"
+            )
+        constraint.thought = thought
+        return constraint
+
+    def _matcher(self, schema: Mapping[str, Any]) -> LLMatcher:
+        text = json.dumps(schema)  # the order of properties is part of a grammar
+        if text not in self._compiled:
+            self._compiled[text] = self._compile(text)
+            if len(self._compiled) > CACHED_GRAMMARS:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(text)
+        return self._compiled[text]
+
+    def _compile(self, schema: str) -> LLMatcher:
+        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=JSON_STYLE)
+        matcher = LLMatcher(self.vocabulary.grammar_tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise ResdError(f"the schema {schema[:80]} cannot be enforced: {matcher.get_error().splitlines()[0]}")
+        return matcher
+
+
+class Constraint:
+    """The grammar's state in one reply: which tokens may come next, and what to make of the one drawn."""
+
+    def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher, reserve: int | None) -> None:
+        self._vocabulary = vocabulary
+        self._matcher = matcher
+        self._reserve = reserve
+        self._path: list[int] = []
+        self.thought: Thought | None = None
+
+    @property
+    def finished(self) -> bool:
+        """The document is complete and nothing but a stop token can follow."""
+        return self.thought is None and bool(self._matcher.is_stopped())
+
+    def allowed(self, remaining: int) -> NDArray[np.bool_]:
+        """`[len(vocabulary)]`: what may come next when `remaining` tokens are left, this one included."""
+        if self.thought is None:
+            return mask_of(self._matcher, len(self._vocabulary))
+        mask = self.thought.allowed(remaining)
+        return mask | mask_of(self._matcher, len(self._vocabulary)) if self.thought.optional else mask
+
+    def commit(self, token: int, remaining: int) -> tuple[int, bool]:
+        """Take the drawn token with `remaining` left, this one included. Returns (token, whether it stands).
+
+        A token behind which the document could no longer be closed in time gives way to the first token of the
+        shortest way out, as if nothing else had been allowed.
+        """
+        if self.thought is not None and self.thought.takes(token):
+            if self.thought.over:
+                self.thought = None
+            return token, True
+        self.thought = None
+        if token in self._vocabulary.stop_ids:
+            return token, True
+        chosen = self._closable(token, remaining - 1)
+        return chosen, chosen == token
+
+    def _closable(self, token: int, left: int) -> int:
+        """Consume `token`, or the way out if fewer than a closing and a stop token would be `left` behind it."""
+        known = self._path
+        if not self._matcher.consume_token(token):
+            raise RuntimeError(f"the grammar refused token {token}: {self._matcher.get_error()}")
+        if self._reserve is not None and left > self._reserve:
+            return token
+        if known and token == known[0]:
+            self._path = known[1:]
+            return token
+        path = closing_path(self._vocabulary, self._matcher, left - 1)
+        if path is not None:
+            self._path = path
+            return token
+        self._matcher.rollback(1)
+        way_out = known or closing_path(self._vocabulary, self._matcher, left)
+        if way_out is None:
+            raise RuntimeError("a constrained reply can no longer be closed")
+        if not way_out:  # complete already: what was drawn would only have made it longer
+            return self._vocabulary.stop_ids[0]
+        self._matcher.consume_token(way_out[0])
+        self._path = way_out[1:]
+        return way_out[0]
+
+
+class Thought:
+    """Free text before the document: up to a marker, within a bound, without stop tokens."""
+
+    def __init__(self, vocabulary: Vocabulary, marker: str, reserve: int, *, optional: int | None) -> None:
+        self._vocabulary = vocabulary
+        self._marker = marker.encode()
+        self._closing = vocabulary.encode(marker)
+        self._reserve = reserve
+        self._opener = optional
+        self._tail = b""
+        self._forced: list[int] = []  # what is left of the marker, once it is being written for the model
+
+    @classmethod
+    def before_grammar(
+        cls, vocabulary: Vocabulary, marker: str | None, request: Request, shortest: int
+    ) -> Thought | None:
+        """The thought that the prompt left open, or that the model may open with its first token; else None."""
+        if marker is None:
+            return None
+        opener = marker.replace("/", "")
+        prompt = vocabulary.text(request.prompt_ids)
+        reserve = max(shortest, request.max_tokens - int(THOUGHT_SHARE * request.max_tokens))
+        if prompt.rfind(opener) > prompt.rfind(marker):
+            return cls(vocabulary, marker, min(reserve, request.max_tokens), optional=None)
+        ids = vocabulary.encode(opener)
+        if prompt.rstrip().endswith(marker) or len(ids) != 1 or vocabulary.tokens[ids[0]] != opener.encode():
+            return None
+        room = request.max_tokens - len(vocabulary.encode(marker)) - shortest
+        return cls(vocabulary, marker, reserve, optional=ids[0]) if room > 0 else None
+
+    @property
+    def optional(self) -> bool:
+        """Nothing is written yet, and the reply may also start with the document itself."""
+        return self._opener is not None
+
+    @property
+    def least(self) -> int:
+        """Tokens that it takes at least."""
+        return 0 if self.optional else len(self._closing)
+
+    @property
+    def over(self) -> bool:
+        return self._tail == self._marker
+
+    def allowed(self, remaining: int) -> NDArray[np.bool_]:
+        mask = np.zeros(len(self._vocabulary), dtype=bool)
+        if self._opener is not None:
+            mask[self._opener] = True
+        elif self._forced or remaining <= self._reserve + len(self._closing):
+            self._forced = self._forced or list(self._closing)
+            mask[self._forced[0]] = True
+        else:
+            mask[:] = True
+            mask[list(self._vocabulary.special_ids - set(self._closing))] = False
+        return mask
+
+    def takes(self, token: int) -> bool:
+        """Whether the token belongs to the thought (an optional one is refused by any token but its opener)."""
+        if self._opener is not None:
+            opened, self._opener = token == self._opener, None
+            return opened
+        self._forced = self._forced[1:]
+        self._tail = (self._tail + self._vocabulary.tokens[token])[-len(self._marker) :]
+        return True
+
+
+def mask_of(matcher: LLMatcher, size: int) -> NDArray[np.bool_]:
+    """`[size]`: tokens that the grammar allows next."""
+    bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+    return np.unpackbits(bits, count=size, bitorder="little").view(np.bool_)
+
+
+def closing_path(vocabulary: Vocabulary, matcher: LLMatcher, limit: int) -> list[int] | None:
+    """A short way to a complete document: token ids, at most `limit`, or None where none was found.
+
+    Greedy: what is forced, else the allowed token that closes most. It depends on the state alone, so following
+    the path never makes it longer.
+    """
+    matcher, path = matcher.deep_copy(), list[int]()
+    while not matcher.is_accepting():
+        if len(path) >= limit or matcher.is_error():
+            return None
+        step = _forced(vocabulary, matcher) or [_closest(vocabulary, matcher)]
+        if matcher.try_consume_tokens(step) != len(step):
+            return None
+        path += step
+    return path if len(path) <= limit else None
+
+
+def _forced(vocabulary: Vocabulary, matcher: LLMatcher) -> list[int]:
+    """Tokens of what must come next, or none where that is open or starts inside a character."""
+    try:
+        text = matcher.compute_ff_bytes().decode()
+    except UnicodeDecodeError:
+        return []
+    return list(vocabulary.grammar_tokenizer.greedy_tokenize(text))
+
+
+def _closest(vocabulary: Vocabulary, matcher: LLMatcher) -> int:
+    allowed = mask_of(matcher, len(vocabulary)).nonzero()[0]
+    return int(allowed[vocabulary.closing_rank[allowed].argmin()])
+
+
+def reserve_of(schema: Mapping[str, Any]) -> int | None:
+    """Characters that closing can ever take, so that nothing needs checking while more tokens are left.
+
+    That is a document with every property and, in each list, no more items than are needed, or one. None where
+    no bound is known (references, patterns, free-form objects): then each token is checked.
+    """
+    try:
+        return 16 + _longest(schema)
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _longest(schema: Mapping[str, Any]) -> int:
+    if "const" in schema or "enum" in schema:
+        return max(len(json.dumps(value)) for value in schema.get("enum", [schema.get("const")]))
+    if alternatives := schema.get("anyOf") or schema.get("oneOf"):
+        return max(map(_longest, alternatives))
+    if isinstance(schema["type"], list):
+        return max(_longest({**schema, "type": kind}) for kind in schema["type"])
+    return _LENGTHS[schema["type"]](schema)
+
+
+def _longest_object(schema: Mapping[str, Any]) -> int:
+    if schema.get("additionalProperties") is not False:
+        raise KeyError("additionalProperties")
+    return 2 + sum(len(json.dumps(key)) + 4 + _longest(value) for key, value in schema.get("properties", {}).items())
+
+
+def _longest_string(schema: Mapping[str, Any]) -> int:
+    if "pattern" in schema or "format" in schema:
+        raise KeyError("pattern")
+    # Quotes, and an escape or a character of several bytes that is still open.
+    return 14 + int(schema.get("minLength", 0))
+
+
+def _longest_array(schema: Mapping[str, Any]) -> int:
+    if "prefixItems" in schema:
+        raise KeyError("prefixItems")
+    return 4 + max(1, int(schema.get("minItems", 0))) * (2 + _longest(schema["items"]))
+
+
+_LENGTHS = {
+    "object": _longest_object,
+    "array": _longest_array,
+    "string": _longest_string,
+    "number": lambda _: 24,
+    "integer": lambda _: 24,
+    "boolean": lambda _: 5,
+    "null": lambda _: 4,
+}

@@ -1,0 +1,124 @@
+"""Lab programs: a HAS problem's automaton, written in the one way the lab model writes, with rules kept or broken.
+
+State i is an RB puller `s<i>` whose EMPTY branch leads to its partner, the YG puller `t<i>`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from resd.lab.rules import Rule, applicable
+
+COLORS = "RBYG"
+MAX_STATES = 6  # problems with more states before acceptance are left out of the lab (long counts)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A HAS problem as the lab sees it. `goal` is the sequence, or the counts as (color, n) pairs."""
+
+    kind: str  # "substring" | "ordered" | "count"
+    goal: tuple[str, ...] | tuple[tuple[str, int], ...]
+
+    @property
+    def transitions(self) -> tuple[tuple[int, ...], ...]:
+        """[state][color index] -> next state; the number of states means "accept"."""
+        return _transitions(self)
+
+    @property
+    def states(self) -> int:
+        return len(self.transitions)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return applicable(self.kind, self.states)
+
+
+def task_from_params(family: str, params: Mapping[str, Any]) -> Task:
+    """From a problem's metadata: family `contains_substring` | `contains_ordered` | `contains_count`."""
+    kind = family.removeprefix("contains_")
+    if kind == "count":
+        return Task(kind, tuple((color, int(n)) for color, n in params["requirements"]))
+    return Task(kind, tuple(params["sequence"]))
+
+
+@lru_cache(maxsize=None)
+def _transitions(task: Task) -> tuple[tuple[int, ...], ...]:
+    if task.kind == "count":
+        return _count_automaton(task.goal)  # type: ignore[arg-type]
+    sequence = "".join(task.goal)  # type: ignore[arg-type]
+    step = _prefix_after if task.kind == "substring" else _subsequence_after
+    return tuple(tuple(step(sequence, state, color) for color in COLORS) for state in range(len(sequence)))
+
+
+def _prefix_after(sequence: str, matched: int, color: str) -> int:
+    """Knuth-Morris-Pratt: the longest prefix of `sequence` that ends what was just read."""
+    text = sequence[:matched] + color
+    return next(k for k in range(len(text), -1, -1) if text.endswith(sequence[:k]) and k <= len(sequence))
+
+
+def _subsequence_after(sequence: str, matched: int, color: str) -> int:
+    return matched + (sequence[matched] == color)
+
+
+def _count_automaton(counts: Sequence[tuple[str, int]]) -> tuple[tuple[int, ...], ...]:
+    """States are the tuples of colors seen so far, capped, in product order; the last one is acceptance."""
+    order = {seen: i for i, seen in enumerate(itertools.product(*(range(n + 1) for _, n in counts)))}
+
+    def step(seen: tuple[int, ...], color: str) -> int:
+        return order[tuple(min(k + (c == color), n) for k, (c, n) in zip(seen, counts, strict=True))]
+
+    return tuple(tuple(step(seen, color) for color in COLORS) for seen in order if order[seen] < len(order) - 1)
+
+
+def program(task: Task, broken: Iterable[str] = ()) -> str:
+    """The program text, with the named rules broken."""
+    broken = frozenset(broken)
+    lines = ["START start:", f"    NEXT {'t0' if 'start' in broken else 's0'}"]
+    for state in range(task.states):
+        lines += _state_lines(task, state, broken)
+    return "\n".join(lines if "end" in broken else [*lines, "END end"])
+
+
+def _state_lines(task: Task, state: int, broken: frozenset[str]) -> Iterator[str]:
+    route = {color: _target(task, state, color, broken) for color in COLORS}
+    yield f"PULLER_RB s{state}:"
+    yield from (f"    [{color}] {route[color]}" for color in "RB")
+    yield f"    [EMPTY] {'NONE' if 'partner' in broken else f't{state}'}"
+    yield f"PULLER_YG t{state}:"
+    yield from (f"    [{color}] {route[color]}" for color in "YG")
+    yield f"    [EMPTY] {'end' if 'empty' in broken else 'NONE'}"
+
+
+def _target(task: Task, state: int, color: str, broken: frozenset[str]) -> str:
+    after = task.transitions[state][COLORS.index(color)]
+    if after == task.states:
+        return "s0" if "accept" in broken else "end"
+    if after <= state:  # no progress: the color does not match
+        if "restart" in broken:
+            return "NONE"
+        if "stay" in broken:
+            return "s0"
+    return f"s{after}"
+
+
+def fenced(text: str) -> str:
+    """As a reply."""
+    return f"```manufactoria\n{text}\n```"
+
+
+@lru_cache(maxsize=4096)
+def variants(task: Task) -> Mapping[str, frozenset[str]]:
+    """Every reply that the built-in rules allow -> the names of the rules that it breaks."""
+    names = [rule.name for rule in task.rules]
+    subsets = itertools.chain.from_iterable(itertools.combinations(names, k) for k in range(len(names) + 1))
+    return {fenced(program(task, subset)): frozenset(subset) for subset in subsets}
+
+
+def broken_rules(task: Task, reply: str) -> frozenset[str] | None:
+    """The rules that a reply breaks; None if it errs outside the built-in rules."""
+    return variants(task).get(reply)

@@ -1,0 +1,129 @@
+"""Models and tokenizers from a folder or the hub, and the two halves of a forward: body and head."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from resd.records import ResdError
+
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def load_model(
+    name_or_path: str, device: str | torch.device = "cpu", *, dtype: torch.dtype = torch.float32
+) -> Any:
+    """A causal language model in evaluation mode (no dropout), with parameters in `dtype`.
+
+    `name_or_path` is "lab", a folder or a hub name. Parameters are the float32 master copy; what they are
+    computed in is `autocast`'s business. Raises ResdError if there is no such model, or if its head is more
+    than a linear map of the last hidden state.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(_resolve(name_or_path), dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise _not_loadable("model", name_or_path, error) from error
+    model = model.to(device).eval()
+    _check_head(model, name_or_path)
+    return model
+
+
+def load_tokenizer(name_or_path: str) -> Any:
+    """The tokenizer beside the model; same names as `load_model`. Raises ResdError if there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(_resolve(name_or_path))
+    except (OSError, ValueError) as error:
+        raise _not_loadable("tokenizer", name_or_path, error) from error
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is a device. Raises ResdError when CUDA is asked for and absent."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ResdError("device cuda: torch sees no CUDA device here; set device to cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The compute dtype. `auto` is bfloat16 on CUDA and on CPUs that have instructions for it, else float32."""
+    if name != "auto":
+        return cast(torch.dtype, getattr(torch, name))
+    fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Compute in `dtype` from parameters of another.
+
+    Enter it anew for student and teacher: it caches casts of the weights, and those made without gradients must
+    not be used where gradients are needed.
+    """
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16))
+
+
+def last_hidden(
+    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+) -> Tensor:
+    """The normalised last hidden state, `[rows, columns, H]`: the model without its head.
+
+    For right-padded rows leave the mask out: no real token of a causal model sees the padding, and attention
+    without a mask takes the faster path.
+    """
+    out = model.base_model(
+        input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+    )
+    return cast(Tensor, out.last_hidden_state)
+
+
+def head_logits(model: Any, hidden: Tensor) -> Tensor:
+    """Logits `[..., V]` of hidden states `[..., H]`: inputs in the compute dtype, products summed in float32.
+
+    Logits rounded to bfloat16 would put an error of up to 0.1 on each log-probability.
+    """
+    head, device = model.get_output_embeddings(), hidden.device.type
+    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    precise = torch.promote_types(compute, torch.float32)
+    with torch.autocast(device, enabled=False):
+        bias = None if head.bias is None else head.bias.to(precise)
+        return F.linear(hidden.to(compute).to(precise), head.weight.to(compute).to(precise), bias)
+
+
+def _resolve(name: str) -> str:
+    """A folder, or a hub name as it is."""
+    if name == "lab":
+        from resd.lab import weights_path
+
+        return str(weights_path())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists() or not HUB_NAME.fullmatch(name) or name.startswith("."):
+        raise ResdError(f"model {name}: no such folder; give the folder of a saved model, a hub name, or lab")
+    return name
+
+
+def _not_loadable(what: str, name: str, error: Exception) -> ResdError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return ResdError(
+        f"model {name}: no {what} could be loaded ({reason}); give a folder written by save_pretrained"
+    )
+
+
+@torch.no_grad()
+def _check_head(model: Any, name: str) -> None:
+    """Some models scale or cap their logits after the head; `head_logits` would train them wrongly."""
+    ids = torch.zeros((1, 2), dtype=torch.long, device=next(model.parameters()).device)
+    expected, ours = model(input_ids=ids, use_cache=False).logits, head_logits(model, last_hidden(model, ids))
+    if not torch.allclose(expected.to(ours.dtype), ours, rtol=1e-2, atol=1e-2):
+        raise ResdError(
+            f"model {name}: its logits are not a linear map of the last hidden state; use another model"
+        )

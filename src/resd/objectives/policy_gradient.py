@@ -1,0 +1,63 @@
+"""GRPO: advantages within groups of tries, and the clipped token loss."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from resd.objectives.weighting import LOG_RATIO_LIMIT
+from resd.records import ResdError
+
+STD_FLOOR = 1e-6
+
+
+def group_advantages(
+    rewards: Tensor | Sequence[float], groups: Sequence[Hashable], *, normalize_by_std: bool
+) -> Tensor:
+    """Reward minus its group's mean `[B]`, optionally over the sample standard deviation (arXiv 2402.03300).
+
+    `groups` names each reward's group. A group of one keeps its reward: there is nothing to compare with.
+    """
+    scores = torch.as_tensor(rewards)
+    scores = scores if scores.is_floating_point() else scores.float()
+    if len(groups) != scores.numel():
+        raise ResdError(
+            f"group_advantages: {scores.numel()} rewards but {len(groups)} groups; give one for each"
+        )
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    advantages = scores.clone()
+    for indices in members.values():
+        if len(indices) > 1:
+            advantages[indices] = _centre(scores[indices], normalize_by_std)
+    return advantages
+
+
+def clipped_token_loss(
+    logprob: Tensor,
+    old_logprob: Tensor,
+    advantage: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = None,
+) -> Tensor:
+    """PPO's clipped loss per token, elementwise on tensors that broadcast (arXiv 1707.06347, Eq. 7).
+
+    The ratio is clipped to `[1 - clip_low, 1 + clip_high]`. `dual_clip` c bounds the loss of a negative
+    advantage by `c * |advantage|` (arXiv 1912.09729).
+    """
+    ratio = (logprob - old_logprob.detach()).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = torch.maximum(-advantage * ratio, -advantage * clipped)
+    if dual_clip is None:
+        return loss
+    return torch.where(advantage < 0, torch.minimum(loss, -dual_clip * advantage), loss)
+
+
+def _centre(scores: Tensor, normalize_by_std: bool) -> Tensor:
+    centred = scores - scores.mean()
+    return centred / (scores.std() + STD_FLOOR) if normalize_by_std else centred

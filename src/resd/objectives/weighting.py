@@ -1,0 +1,85 @@
+"""What each token's loss is multiplied by: success-rate weights, importance ratios and the aggregation.
+
+All normalisers are those of the whole global batch and are known before the first forward, so that the loss
+is `sum_i scale_i * sum_t l_it` whatever the micro-batches, the padding or the number of ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from resd.records import ResdError
+
+Aggregation = Literal["seq_mean_including_empty", "token_mean", "seq_mean_token_mean", "seq_mean_token_sum"]
+
+# |log ratio| beyond this is noise; keeps exp() finite.
+LOG_RATIO_LIMIT = 20.0
+
+
+def success_rate_weights(success: Tensor, *, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
+    """Weights `[B]` in float32, of mean 1, that balance successes and failures of the whole global batch.
+
+    `success` `[B]` is bool, or a score that counts as a success from 0.5. With success rate s the raw weight
+    is (1-s)^alpha for a success and s^beta for a failure (arXiv 2605.12741, success-rate rebalancing). If all
+    succeed or all fail, every weight is 1.
+    """
+    solved = success if success.dtype == torch.bool else success >= 0.5
+    if solved.ndim != 1:
+        raise ResdError(f"success_rate_weights: got shape {list(success.shape)}; give one value per rollout")
+    count = max(solved.numel(), 1)
+    rate = min(max(int(solved.sum()) / count, 1 / count), 1 - 1 / count)
+    raw = torch.where(solved, (1 - rate) ** alpha, rate**beta).float()
+    mean = raw.mean()
+    return raw / mean if mean > 1e-8 else torch.ones_like(raw)
+
+
+def token_weights(mode: Aggregation, lengths: Tensor, has_signal: Tensor, weights: Tensor) -> Tensor:
+    """What to multiply each token loss of a sequence by, `[B]`, in the dtype of `weights`.
+
+    `lengths` `[B]` are response lengths in tokens, `has_signal` `[B]` says which sequences the loss is about
+    and `weights` `[B]` multiplies each. Sequences without signal or tokens get 0 and are counted in the
+    denominator of `seq_mean_including_empty` only. Give the whole global batch.
+    """
+    active = has_signal.bool() & (lengths > 0)
+    count = active.sum().clamp(min=1).to(weights.dtype)
+    per_token = 1 / lengths.clamp(min=1).to(weights.dtype)
+    match mode:
+        case "token_mean":
+            scale = 1 / (lengths * active).sum().clamp(min=1).to(weights.dtype)
+        case "seq_mean_token_sum":
+            scale = 1 / count
+        case "seq_mean_token_mean":
+            scale = per_token / count
+        case "seq_mean_including_empty":
+            scale = per_token / max(lengths.numel(), 1)
+        case _:
+            raise ResdError(
+                f"token_weights: {mode!r} is no aggregation; see loss_aggregation in the configuration"
+            )
+    return torch.where(active, scale * weights, torch.zeros_like(weights))
+
+
+def importance_ratio(logprob: Tensor, behaviour_logprob: Tensor, *, cap: float | None) -> Tensor:
+    """`min(p / p_behaviour, cap)` of the sampled tokens, elementwise and detached.
+
+    Serves for p_behaviour before this batch's first optimizer step (`is_clip`) and for the one that the
+    engine sampled from (rollout correction). cap None turns the correction off: ones.
+    """
+    if cap is None:
+        return torch.ones_like(logprob)
+    log_ratio = (logprob - behaviour_logprob).detach()
+    return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp().clamp(max=cap)
+
+
+def nucleus_log_mass(logits: Tensor, top_p: float) -> Tensor:
+    """Log of the mass that nucleus sampling keeps, `[..., V]` to `[...]`, detached.
+
+    Engines report log-probs after top-p. Subtracting this from the trainer's puts both on the kept support;
+    otherwise the importance ratio is below 1 from truncation alone.
+    """
+    probabilities = logits.detach().softmax(-1).sort(-1, descending=True).values
+    before = probabilities.cumsum(-1) - probabilities
+    return probabilities.masked_fill(before >= top_p, 0.0).sum(-1).log()

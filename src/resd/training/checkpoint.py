@@ -1,0 +1,111 @@
+"""Atomic checkpoints: a folder that `from_pretrained` loads, with everything else of the run under `state/`.
+
+    checkpoints/12/          config.json, model.safetensors, tokenizer files
+    checkpoints/12/state/    learner.pt (optimizer, teacher), state.json (cursor, context, journal lengths)
+
+A checkpoint is written to a hidden folder, synced, and renamed: one that has its name is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resd.records import ResdError
+from resd.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The part of a checkpoint that is plain data."""
+
+    progress: Progress = Progress()
+    context: Mapping[str, Any] | None = None
+    journals: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunState:
+        data = json.loads(text)
+        return cls(Progress(**data["progress"]), data["context"], data["journals"])
+
+
+def save(
+    root: Path, state: RunState, write_model: Callable[[Path], None], learner: Mapping[str, Any], keep: int | None
+) -> Path:
+    """Write `root/<step>`, then drop all but the `keep` newest. `write_model` fills the folder it is given."""
+    import torch
+
+    final = root / str(state.progress.step)
+    partial = root / f".{final.name}.partial"
+    _remove(partial)
+    (partial / "state").mkdir(parents=True)
+    write_model(partial)
+    torch.save(dict(learner), partial / "state" / "learner.pt")
+    (partial / "state" / "state.json").write_text(state.to_json(), encoding="utf-8")
+    _sync_tree(partial)
+    partial.rename(final)
+    _sync(root)
+    _prune(root, keep)
+    return final
+
+
+def saved(root: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted((path for path in root.glob("[0-9]*") if path.is_dir()), key=lambda path: int(path.name))
+
+
+def latest(root: Path) -> Path | None:
+    """The newest complete checkpoint."""
+    return next(iter(reversed(saved(root))), None)
+
+
+def load_state(checkpoint: Path) -> RunState:
+    """Raises ResdError if the folder holds a model but no run."""
+    try:
+        return RunState.from_json((checkpoint / "state" / "state.json").read_text(encoding="utf-8"))
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ResdError(f"checkpoint {checkpoint}: state/state.json cannot be read ({error})") from error
+
+
+def load_learner(checkpoint: Path) -> dict[str, Any]:
+    """Optimizer and teacher, on the CPU."""
+    import torch
+
+    state: dict[str, Any] = torch.load(
+        checkpoint / "state" / "learner.pt", map_location="cpu", weights_only=True
+    )
+    return state
+
+
+def _prune(root: Path, keep: int | None) -> None:
+    for path in root.glob(".*"):
+        _remove(path)
+    for path in saved(root)[: -keep if keep else 0]:
+        path.rename(hidden := root / f".{path.name}.old")  # never a folder that is half gone but looks whole
+        _remove(hidden)
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _sync_tree(root: Path) -> None:
+    for path in (*root.rglob("*"), root):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,37 @@
+"""Where the seconds of a step went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Clock:
+    """Sums wall seconds by name. One clock lives for one step, so nothing of it reaches the next."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the time spent inside the block to `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """Yield `items`, counting the time that each takes to come, and not what is done with it."""
+        iterator = iter(items)
+        while True:
+            with self.measure(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item

@@ -1,0 +1,63 @@
+"""The files that a run appends to, and how a resumed run makes them as if it had never stopped.
+
+A checkpoint keeps the length of every journal in bytes. On resume each journal is cut back to that length, so
+the lines of the updates that were lost are written once more, and stand there once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from resd.context import journal
+
+METRICS, TIMING, PLAYBOOK = "metrics.jsonl", "timing.jsonl", "playbook.jsonl"
+# Folders with one file per update, named by its step.
+ROLLOUTS, EVALUATIONS = "rollouts", "evaluations"
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows. JSON has no NaN and no infinity: they become null."""
+    journal.append(path, [{key: _finite(value) for key, value in row.items()} for row in rows])
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A new file with these rows, in place of any file of that name."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All rows. A last line that a kill cut short is left out; a file that is not there has none."""
+    return [row for _, row in journal.read(path)] if path.is_file() else []
+
+
+def lengths(run: Path) -> dict[str, int]:
+    """Bytes in each journal, after making sure that they are on the disk."""
+    return {name: _synced_size(run / name) for name in (METRICS, TIMING, PLAYBOOK)}
+
+
+def cut_back(run: Path, sizes: Mapping[str, int], step: int) -> None:
+    """Forget what was written after the checkpoint of `step`, whose journals had these `sizes`."""
+    for name in (METRICS, TIMING, PLAYBOOK):
+        journal.cut(run / name, sizes.get(name, 0))
+    for folder in (ROLLOUTS, EVALUATIONS):
+        for path in (run / folder).glob("*.jsonl"):
+            if int(path.stem) > step:
+                path.unlink()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _synced_size(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size

@@ -1,0 +1,78 @@
+"""From problems to graded attempts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resd.chat import encode_prompt
+from resd.environments.base import Environment
+from resd.generation.engine import GenerationEngine
+from resd.records import Attempt, Problem, Request
+from resd.training.clock import Clock
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many tries at each problem, and how they are drawn. `max_tokens` is the response alone."""
+
+    n: int
+    max_tokens: int
+    temperature: float
+    top_p: float
+    thinking: bool
+
+
+def roll_out(
+    problems: Sequence[Problem],
+    engine: GenerationEngine,
+    environment: Environment,
+    tokenizer: Any,
+    sampling: Sampling,
+    seed: Callable[[Problem, int], int],
+    clock: Clock | None = None,
+) -> list[Attempt]:
+    """`sampling.n` graded attempts at each problem, problem by problem.
+
+    `seed(problem, sample)` decides what is drawn, whatever else shares the batch. Grading starts while other
+    responses are still being decoded.
+    """
+    clock = clock or Clock()
+    tries = _tries(problems, tokenizer, sampling, seed)
+    requests = [request for _, _, request in tries.values()]
+    graded: dict[str, Attempt] = {}
+    for response in clock.iterate("generate", engine.submit(requests)):
+        problem, sample, request = tries[response.request_id]
+        with clock.measure("grade"):
+            verdict = environment.grade(problem, response)
+        graded[request.id] = Attempt(problem, sample, request.prompt_ids, response, verdict)
+    return [graded[request.id] for request in requests]
+
+
+def group_by_problem(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
+    """Attempts per problem id, in order of first appearance."""
+    groups: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in attempts:
+        groups[attempt.problem.id].append(attempt)
+    return dict(groups)
+
+
+def _tries(
+    problems: Sequence[Problem], tokenizer: Any, sampling: Sampling, seed: Callable[[Problem, int], int]
+) -> dict[str, tuple[Problem, int, Request]]:
+    tries = {}
+    for problem in problems:
+        prompt = encode_prompt(tokenizer, problem.messages, thinking=sampling.thinking)
+        for sample in range(sampling.n):
+            request = Request(
+                id=f"{problem.id}#{sample}",
+                prompt_ids=prompt,
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=seed(problem, sample),
+            )
+            tries[request.id] = (problem, sample, request)
+    return tries

@@ -1,0 +1,110 @@
+"""Where the numbers of a run go: JSON Lines always, and TensorBoard and Weights & Biases when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from resd.config import LoggingConfig
+from resd.records import ResdError
+from resd.training import journal
+
+
+@dataclass(frozen=True)
+class Record:
+    """One update, or one evaluation after `step` updates. `timing` is in seconds and never repeats exactly."""
+
+    kind: Literal["update", "evaluation"]
+    step: int
+    metrics: Mapping[str, float]
+    timing: Mapping[str, float] = field(default_factory=dict)
+    batch: int | None = None
+    round: int | None = None
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What a line begins with."""
+        where = {"kind": self.kind, "step": self.step, "batch": self.batch, "round": self.round}
+        return {key: value for key, value in where.items() if value is not None}
+
+
+class Sink(Protocol):
+    """Takes records as they come."""
+
+    def write(self, record: Record) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """metrics.jsonl is the same for the same run, stopped and resumed or not; wall times go to timing.jsonl."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def write(self, record: Record) -> None:
+        journal.append(self.run / journal.METRICS, [{**record.place, **record.metrics}])
+        journal.append(self.run / journal.TIMING, [{**record.place, **record.timing}])
+
+    def close(self) -> None:
+        """Each line is closed as it is written."""
+
+
+class TensorBoard:
+    """Event files under `<run>/tensorboard`."""
+
+    def __init__(self, run: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise _missing("tensorboard") from error
+        self.writer: Any = SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def write(self, record: Record) -> None:
+        for name, value in {**record.metrics, **record.timing}.items():
+            self.writer.add_scalar(name, value, record.step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WeightsAndBiases:
+    """One wandb run per run folder: a resumed run goes on in it."""
+
+    def __init__(self, run: Path, project: str, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise _missing("wandb") from error
+        self.session = wandb.init(
+            project=project, name=run.name, id=run.name, resume="allow", dir=str(run), config=dict(config)
+        )
+
+    def write(self, record: Record) -> None:
+        self.session.log({**record.metrics, **record.timing}, step=record.step)
+
+    def close(self) -> None:
+        self.session.finish()
+
+
+def make_sinks(run: Path, logging: LoggingConfig, config: Mapping[str, Any]) -> list[Sink]:
+    """The sinks that `logging` asks for. Raises ResdError, naming the extra, for one that is not installed."""
+    sinks: list[Sink] = [JsonLines(run)]
+    if logging.tensorboard:
+        sinks.append(TensorBoard(run))
+    if logging.wandb:
+        sinks.append(WeightsAndBiases(run, logging.project, config))
+    return sinks
+
+
+def write_all(sinks: Sequence[Sink], record: Record) -> None:
+    for sink in sinks:
+        sink.write(record)
+
+
+def _missing(package: str) -> ResdError:
+    return ResdError(
+        f"logging.{package}: {package} is not installed; pip install 'resd[loggers]', or set it to false"
+    )
