@@ -63,7 +63,7 @@ class Program:
         return Outcome(reason is None, final, visits, reason)
 
     def trace(self, tape: str) -> list[str]:
-        """The names of the nodes visited, in order, found one step at a time. A missing route shows as NONE."""
+        """The names of the nodes visited, in order. A missing route shows as NONE."""
         path: list[str] = []
         name = "start"
         while len(path) < VISIT_LIMIT:
