@@ -90,7 +90,8 @@ class DistillationConfig(Section):
     max_ratio: float | None = Field(None, gt=0)  # eps_max
     token_level: bool = False  # only the sampled token; needs alpha 1
     is_clip: float | None = Field(2.0, gt=0)  # cap of the student/rollout importance weight
-    rebalance: bool | None = None  # success-rate weights; None: as the algorithm has it (resd does, sdpo does not)
+    # Success-rate weights. None: as the algorithm has it (resd does, sdpo does not).
+    rebalance: bool | None = None
     rebalance_alpha: float = 1.0
     rebalance_beta: float = 1.0
 
@@ -185,11 +186,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     try:
         data = yaml.safe_load(Path(path).read_text()) or {}
     except OSError as error:
-        raise ResdError(f"config {path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
+        raise ResdError(f"config {path}: cannot be read ({error.strerror}); give a YAML file") from error
     except yaml.YAMLError as error:
         raise ResdError(f"config {path}: not valid YAML ({error})") from error
     if not isinstance(data, dict):
-        raise ResdError(f"config {path}: is a {type(data).__name__}; write sections and keys, as in `model: lab`")
+        raise ResdError(f"config {path}: is no mapping; write keys and values, as in `model: lab`")
     for override in overrides or []:
         _apply(data, override)
     return check_config(data, where=str(path))
@@ -211,7 +212,7 @@ def check_config(data: Any, where: str) -> RunConfig:
 def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise ResdError(f"override {override!r}: write it as key=value, for example optimizer.learning_rate=1e-4")
+        raise ResdError(f"override {override!r}: write it as key=value, as in optimizer.learning_rate=1e-4")
     *parents, leaf = key.split(".")
     node = data
     for name in parents:

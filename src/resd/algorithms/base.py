@@ -55,8 +55,10 @@ def distillation_examples(
     ]
 
 
-def sample_weights(attempts: Sequence[Attempt], objective: DistillationConfig, *, rebalance: bool) -> list[float]:
-    """Success-rate weights over all attempts of the batch, or ones. `rebalance` is the algorithm's own way."""
+def sample_weights(
+    attempts: Sequence[Attempt], objective: DistillationConfig, *, rebalance: bool
+) -> list[float]:
+    """Success-rate weights over the whole batch, or ones. `rebalance` is the algorithm's own default."""
     if not (rebalance if objective.rebalance is None else objective.rebalance):
         return [1.0] * len(attempts)
     solved = torch.tensor([attempt.verdict.solved for attempt in attempts])

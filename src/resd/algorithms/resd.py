@@ -38,7 +38,9 @@ class RESD:
     def examples(
         self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None]
     ) -> list[TrainingExample]:
-        return distillation_examples(attempts, prompts, sample_weights(attempts, self.objective, rebalance=True))
+        return distillation_examples(
+            attempts, prompts, sample_weights(attempts, self.objective, rebalance=True)
+        )
 
     def _failure(self, attempt: Attempt, context: ContextUpdate) -> TeacherPrompt | None:
         """The solution is a peer's of this step, or one kept from an earlier step, or none."""

@@ -31,7 +31,9 @@ class SDPO:
     def examples(
         self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None]
     ) -> list[TrainingExample]:
-        return distillation_examples(attempts, prompts, sample_weights(attempts, self.objective, rebalance=False))
+        return distillation_examples(
+            attempts, prompts, sample_weights(attempts, self.objective, rebalance=False)
+        )
 
     def _prompt(self, attempt: Attempt, attempts: Sequence[Attempt]) -> TeacherPrompt | None:
         solution = peer_solution(attempt, attempts)

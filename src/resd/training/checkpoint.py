@@ -24,7 +24,7 @@ from resd.training.progress import Progress
 class RunState:
     """The part of a checkpoint that is plain data."""
 
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
     context: Mapping[str, Any] | None = None
     journals: Mapping[str, int] = field(default_factory=dict)
 
@@ -38,9 +38,13 @@ class RunState:
 
 
 def save(
-    root: Path, state: RunState, write_model: Callable[[Path], None], learner: Mapping[str, Any], keep: int | None
+    root: Path,
+    state: RunState,
+    write_model: Callable[[Path], None],
+    learner: Mapping[str, Any],
+    keep: int | None,
 ) -> Path:
-    """Write `root/<step>`, then drop all but the `keep` newest. `write_model` fills the folder it is given."""
+    """Write `root/<step>`, then drop all but the `keep` newest. `write_model` fills a folder."""
     import torch
 
     final = root / str(state.progress.step)

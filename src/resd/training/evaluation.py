@@ -12,10 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from resd.config import EvaluationConfig, RolloutConfig
+from resd.context.seeding import derive_seed
 from resd.environments.base import Environment
 from resd.generation.engine import GenerationEngine
 from resd.records import Attempt
-from resd.context.seeding import derive_seed
 from resd.training.rollout import Sampling, group_by_problem, roll_out
 
 
@@ -93,4 +93,3 @@ def sample_rows(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
         }
         for a in attempts
     ]
-

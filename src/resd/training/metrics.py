@@ -70,7 +70,8 @@ def distillation_metrics(
 def mean_rewards(attempts: Sequence[Attempt]) -> dict[str, float]:
     """Mean reward per problem id."""
     return {
-        problem: fmean(a.verdict.reward for a in group) for problem, group in group_by_problem(attempts).items()
+        problem: fmean(a.verdict.reward for a in group)
+        for problem, group in group_by_problem(attempts).items()
     }
 
 

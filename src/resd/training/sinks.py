@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from resd.config import LoggingConfig
-from resd.records import ResdError
 from resd.training import journal
 
 
 @dataclass(frozen=True)
 class Record:
-    """One update, or one evaluation after `step` updates. `timing` is in seconds and never repeats exactly."""
+    """One update, or one evaluation after `step` updates. `timing` is in seconds and never repeats."""
 
     kind: Literal["update", "evaluation"]
     step: int
@@ -39,7 +38,7 @@ class Sink(Protocol):
 
 
 class JsonLines:
-    """metrics.jsonl is the same for the same run, stopped and resumed or not; wall times go to timing.jsonl."""
+    """metrics.jsonl is the same for a run that was resumed and one that was not; timing.jsonl is not."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -56,11 +55,9 @@ class TensorBoard:
     """Event files under `<run>/tensorboard`."""
 
     def __init__(self, run: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise _missing("tensorboard") from error
-        self.writer: Any = SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer: Any = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, record: Record) -> None:
         for name, value in {**record.metrics, **record.timing}.items():
@@ -74,10 +71,8 @@ class WeightsAndBiases:
     """One wandb run per run folder: a resumed run goes on in it."""
 
     def __init__(self, run: Path, project: str, config: Mapping[str, Any]) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise _missing("wandb") from error
+        import wandb
+
         self.session = wandb.init(
             project=project, name=run.name, id=run.name, resume="allow", dir=str(run), config=dict(config)
         )
@@ -90,7 +85,7 @@ class WeightsAndBiases:
 
 
 def make_sinks(run: Path, logging: LoggingConfig, config: Mapping[str, Any]) -> list[Sink]:
-    """The sinks that `logging` asks for. Raises ResdError, naming the extra, for one that is not installed."""
+    """The sinks that `logging` asks for."""
     sinks: list[Sink] = [JsonLines(run)]
     if logging.tensorboard:
         sinks.append(TensorBoard(run))
@@ -102,9 +97,3 @@ def make_sinks(run: Path, logging: LoggingConfig, config: Mapping[str, Any]) -> 
 def write_all(sinks: Sequence[Sink], record: Record) -> None:
     for sink in sinks:
         sink.write(record)
-
-
-def _missing(package: str) -> ResdError:
-    return ResdError(
-        f"logging.{package}: {package} is not installed; pip install 'resd[loggers]', or set it to false"
-    )

@@ -1,0 +1,232 @@
+"""The console script.
+
+Nothing heavy is imported before it is needed: `resd --help` is instant, and mistakes in a configuration are
+told before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resd import __version__
+from resd.records import ResdError
+
+if TYPE_CHECKING:
+    from resd.config import RunConfig
+    from resd.context.playbook import Playbook
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command. Exits with 2 and one sentence for a mistake, with 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser(words)
+    args, rest = parser.parse_known_args(words)
+    if any(word.startswith("-") or not hasattr(args, "overrides") for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides += rest  # key=value pairs behind an option
+    run: Command = args.run
+    try:
+        run(args)
+    except ResdError as error:
+        print(f"resd: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print("resd: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser. `words` say whether options that need torch to be listed are asked for."""
+    parser = argparse.ArgumentParser(prog="resd", description="Post-train language models from feedback.")
+    parser.add_argument("--version", action="version", version=f"resd {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands.add_parser("train", help="train a model as a YAML file says"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure a model or checkpoint on held-out problems"))
+    _add_playbook(commands.add_parser("playbook", help="show or export what a run has learned in words"))
+    _add_report(commands.add_parser("report", help="write runs as one HTML page"))
+    _add_lab(commands.add_parser("lab", help="build or measure the lab model"), words)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings, as in optimizer.learning_rate=1e-4"
+    )
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="YAML file")
+    _add_config(parser)
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--dry-run", action="store_true", help="print configuration and plan, do nothing")
+    parser.set_defaults(run=train)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="lab, a folder (such as a checkpoint), or a hub name")
+    parser.add_argument("--config", required=True, help="YAML file of a run")
+    parser.add_argument("--output", type=Path, help="write the metrics to this file, as JSON")
+    _add_config(parser)
+    parser.set_defaults(run=evaluate)
+
+
+def _add_playbook(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    for name, run, text in (
+        ("show", show_playbook, "print the entries with their counts"),
+        ("export", export_playbook, "print the entries as JSON, by problem in per_example mode"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("source", type=Path, help="a run's folder, or its playbook.jsonl")
+        action.set_defaults(run=run)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    parser.add_argument("--output", type=Path, help="HTML file (default: report.html in the first folder)")
+    parser.set_defaults(run=report)
+
+
+def _add_lab(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="pre-train the lab model by its recipe")
+    build.set_defaults(run=build_lab)
+    if list(words[:2]) == ["lab", "build"]:
+        from resd.lab.build import add_arguments
+
+        add_arguments(build)
+    measure = actions.add_parser("evaluate", help="measure what the lab model can do, role by role")
+    measure.add_argument("--model", default="lab", help="lab, or a folder")
+    measure.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    measure.add_argument("--output", type=Path, help="write the numbers to this file, as JSON")
+    measure.set_defaults(run=evaluate_lab)
+
+
+def train(args: argparse.Namespace) -> None:
+    """`resd train`: check, run, then print what came of it."""
+    from resd.config import load_config
+    from resd.training.plan import check_run
+    from resd.training.run_folder import check_folder, to_yaml
+
+    config = load_config(args.config, args.overrides)
+    _, plan = check_run(config)
+    if args.dry_run:
+        print(to_yaml(config), *plan.lines(config.output), sep="\n")
+        return
+    check_folder(Path(config.output), config, resume=args.resume)
+    try:
+        _train(config, resume=args.resume, updates=plan.updates)
+    except KeyboardInterrupt:
+        words = " ".join(["resd train", args.config, *args.overrides, "--resume"])
+        print(f"resd: stopped; go on from the newest checkpoint with: {words}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _train(config: RunConfig, *, resume: bool, updates: int) -> None:
+    from rich.console import Console
+
+    from resd.training.console import console_sink, summary_table
+    from resd.training.setup import build
+
+    _quiet()
+    console = Console()
+    stream = build(config, resume=resume, watch=console_sink(console, updates))
+    try:
+        stream.train()
+    finally:
+        for sink in stream.sinks:
+            sink.close()
+    console.print(summary_table(stream.folder))
+    page = stream.folder / "report.html"
+    _write_report([stream.folder], page)
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """`resd evaluate`: the held-out numbers of one model."""
+    from resd.config import load_config
+    from resd.training.plan import check_run
+
+    config = load_config(args.config, [*args.overrides, f"model={json.dumps(args.model)}"])
+    check_run(config)
+    from rich.console import Console
+
+    from resd.training.console import metrics_table
+    from resd.training.setup import evaluate_model
+
+    _quiet()
+    metrics = evaluate_model(config).metrics
+    Console().print(metrics_table(metrics))
+    if args.output:
+        args.output.write_text(json.dumps(dict(metrics), indent=2) + "\n")
+
+
+def show_playbook(args: argparse.Namespace) -> None:
+    """`resd playbook show`: as text, with sections and counts."""
+    for name, playbook in _playbooks(args.source).items():
+        heading = [f"# {name}"] if name else []
+        print(*heading, playbook.render(counts=True, headers=True) or "(empty)", sep="\n")
+
+
+def export_playbook(args: argparse.Namespace) -> None:
+    """`resd playbook export`: every field of every entry."""
+    playbooks = _playbooks(args.source)
+    entries = {name: [asdict(entry) for entry in book.entries] for name, book in playbooks.items()}
+    print(json.dumps(entries.get("", []) if set(entries) <= {""} else entries, indent=2, ensure_ascii=False))
+
+
+def report(args: argparse.Namespace) -> None:
+    """`resd report`: any number of runs on one page."""
+    for run in args.runs:
+        if not (run / "metrics.jsonl").is_file():
+            raise ResdError(f"report: {run} holds no metrics.jsonl; give the folder of a run")
+    page = args.output or args.runs[0] / "report.html"
+    _write_report(args.runs, page)
+    print(page)
+
+
+def build_lab(args: argparse.Namespace) -> None:
+    """`resd lab build`."""
+    from resd.lab.build import build
+
+    build(args)
+
+
+def evaluate_lab(args: argparse.Namespace) -> None:
+    """`resd lab evaluate`."""
+    from resd.lab.evaluate import evaluate_command
+
+    evaluate_command(args)
+
+
+def _quiet() -> None:
+    """No progress bars for loading and saving: they take seconds, and would tear the live table."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _playbooks(source: Path) -> dict[str, Playbook]:
+    from resd.context.playbook import load_playbooks
+
+    path = source / "playbook.jsonl" if source.is_dir() else source
+    return load_playbooks(path)
+
+
+def _write_report(runs: Sequence[Path], page: Path) -> None:
+    from resd.report import write_report
+
+    write_report(runs, page)
+
+
+if __name__ == "__main__":
+    main()

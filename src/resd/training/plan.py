@@ -1,0 +1,144 @@
+"""What a run would do, and whether it can: all that can be known before torch is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from resd import environments
+from resd.config import LoggingConfig, RunConfig
+from resd.context import prompts
+from resd.environments.base import Environment
+from resd.records import ResdError
+from resd.training.progress import updates_at_most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of a whole run that never leaves a batch early. Tokens are upper bounds of what is generated."""
+
+    problems: int
+    batches: int
+    dropped: int
+    updates: int
+    rollouts: int
+    rollout_tokens: int
+    context_tokens: int
+    evaluations: int
+    evaluation_samples: int
+    evaluation_tokens: int
+
+    def lines(self, output: str) -> list[str]:
+        """For people."""
+        return [
+            f"stream       {self.batches} batches from {self.problems} problems ({self.dropped} left over)",
+            f"updates      {self.updates}, {self.rollouts} rollouts, {self.rollout_tokens:,} tokens at most",
+            f"context      {self.context_tokens:,} tokens at most for reflections, tags and curation",
+            f"evaluations  {self.evaluations} of {self.evaluation_samples} samples, "
+            f"{self.evaluation_tokens:,} tokens at most in all",
+            f"writes       {output}/: config.yaml, metrics.jsonl, timing.jsonl, playbook.jsonl, rollouts/, "
+            "evaluations/, checkpoints/, report.html",
+        ]
+
+
+def check_run(config: RunConfig) -> tuple[Environment, Plan]:
+    """The environment and the plan. Raises ResdError for what cannot work, whatever the machine."""
+    check_model(config)
+    check_installed(config.logging)
+    environment = environments.load(config.environment.name, **config.environment.options)
+    train, held_out = environment.problems("train"), environment.problems(config.evaluation.split)
+    if len(train) < config.stream.batch_size:
+        raise ResdError(
+            f"stream.batch_size {config.stream.batch_size}: environment {environment.name} has only "
+            f"{len(train)} problems to train on; make the batch smaller"
+        )
+    if not held_out:
+        raise ResdError(
+            f"evaluation.split {config.evaluation.split}: environment {environment.name} has no such problems"
+        )
+    return environment, make_plan(config, len(train), len(held_out))
+
+
+def make_plan(config: RunConfig, problems: int, held_out: int) -> Plan:
+    """Count. `problems` to train on, `held_out` to evaluate on."""
+    stream, rollout, evaluation = config.stream, config.rollout, config.evaluation
+    batches = problems // stream.batch_size
+    updates = updates_at_most(batches, stream)
+    rollouts = updates * stream.batch_size * rollout.n
+    samples = min(held_out, evaluation.limit or held_out) * evaluation.samples
+    evaluations = _evaluations(config, updates)
+    return Plan(
+        problems=problems,
+        batches=batches,
+        dropped=problems % stream.batch_size,
+        updates=updates,
+        rollouts=rollouts,
+        rollout_tokens=rollouts * rollout.max_tokens,
+        context_tokens=updates * _context_tokens(config),
+        evaluations=evaluations,
+        evaluation_samples=samples,
+        evaluation_tokens=evaluations * samples * rollout.max_tokens,
+    )
+
+
+def check_model(config: RunConfig) -> None:
+    """Raises ResdError for a folder without a model, and for a wording that a lab model does not know."""
+    folder = model_folder(config.model)
+    if folder is None:
+        return
+    if not (folder / "config.json").is_file():
+        raise ResdError(
+            f"model {config.model}: {folder} holds no config.json; give a folder written by save_pretrained"
+        )
+    if (folder / "lab.json").is_file() and config.algorithm != "grpo":
+        wording = prompts.style(config.context.style, config.context.order).fingerprint()
+        if json.loads((folder / "lab.json").read_text())["prompts"] != wording:
+            raise ResdError(
+                f"model {config.model}: it was trained on the wording context.style=compact, "
+                "context.order=static_first and knows no other; set these two"
+            )
+
+
+def check_installed(logging: LoggingConfig) -> None:
+    """Raises ResdError, naming the extra, for a logger that is asked for and not installed."""
+    for package, wanted in (("tensorboard", logging.tensorboard), ("wandb", logging.wandb)):
+        if wanted and importlib.util.find_spec(package) is None:
+            raise ResdError(
+                f"logging.{package}: not installed; pip install 'resd[loggers]' or set it to false"
+            )
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder that `name` means; None for a hub name. Raises ResdError for a path to nothing."""
+    if name == "lab":
+        from resd.lab import weights_path
+
+        return weights_path()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not path.parent.is_dir()
+    if path.exists() or not hub_name:
+        raise ResdError(f"model {name}: no such folder; give the folder of a saved model, a hub name, or lab")
+    return None
+
+
+def _evaluations(config: RunConfig, updates: int) -> int:
+    """Before the first update, after every so many whole batches, and after the last update."""
+    every, whole = config.evaluation.every_batches, config.stream.updates_per_batch
+    steps = {0, updates}
+    if every is not None:
+        steps |= set(range(every * whole, updates + 1, every * whole))
+    return len(steps)
+
+
+def _context_tokens(config: RunConfig) -> int:
+    """Per update, if every attempt is reflected on or tagged."""
+    if config.algorithm != "resd":
+        return 0
+    context, attempts = config.context, config.stream.batch_size * config.rollout.n
+    curations = attempts if context.max_curations is None else min(attempts, context.max_curations)
+    return attempts * context.max_reflection_tokens + curations * context.max_curation_tokens

@@ -1,0 +1,61 @@
+"""The run folder: one configuration, kept beside what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resd.config import RunConfig
+from resd.records import ResdError
+
+# What may change between a run and its continuation: it does not change the updates that were made.
+HARMLESS = frozenset({"output", "device", "stream.max_updates", "checkpoint", "logging"})
+
+
+def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
+    """Raises ResdError for a folder that holds something else, or a run with another configuration."""
+    saved = folder / "config.yaml"
+    if resume and saved.is_file():
+        _check_same(saved, config)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ResdError(f"output {folder}: is not empty; add --resume to go on, or choose another output")
+
+
+def open_folder(folder: Path, config: RunConfig) -> None:
+    """Make the folder and write the whole configuration, defaults and all, to `config.yaml`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    except OSError as error:
+        raise ResdError(f"output {folder}: cannot be written ({error.strerror})") from error
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The whole configuration, defaults and all."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _check_same(saved: Path, config: RunConfig) -> None:
+    old = flatten(yaml.safe_load(saved.read_text(encoding="utf-8")))
+    new = flatten(config.model_dump(mode="json"))
+    for key in sorted(old.keys() | new.keys()):
+        harmless = any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
+        if not harmless and old.get(key) != new.get(key):
+            raise ResdError(
+                f"{key}: {saved.parent} was started with {old.get(key)!r}, not {new.get(key)!r}; "
+                "set it back to resume, or choose another output"
+            )
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} becomes {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,110 @@
+"""From a configuration to a run that is ready to go: a new one, or one that goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from resd.algorithms.base import Algorithm
+from resd.algorithms.grpo import GRPO
+from resd.algorithms.resd import RESD
+from resd.algorithms.sdpo import SDPO
+from resd.chat import THINK_CLOSE
+from resd.config import RunConfig, TeacherConfig
+from resd.context import prompts
+from resd.context.teacher_prompt import TeacherPromptComposer
+from resd.context.updater import ContextUpdater
+from resd.generation.decoder import Decoder
+from resd.generation.engine import GenerationEngine
+from resd.learner.learner import Learner
+from resd.learner.model import load_model, load_tokenizer, resolve_device
+from resd.learner.teacher import make_teacher
+from resd.training import checkpoint, journal
+from resd.training.evaluation import Evaluation, evaluate
+from resd.training.plan import check_run
+from resd.training.progress import make_batches
+from resd.training.run_folder import check_folder, open_folder
+from resd.training.sinks import Sink, make_sinks
+from resd.training.stream import Stream
+
+
+def build(config: RunConfig, *, resume: bool = False, watch: Sink | None = None) -> Stream:
+    """Check everything, load the model and open the run folder. `watch` is one more sink, for people.
+
+    With `resume`, the run goes on from its newest checkpoint, or from the start if it has none yet. Raises
+    ResdError for what a user can mend.
+    """
+    environment, _ = check_run(config)
+    device = resolve_device(config.device)
+    folder = Path(config.output)
+    check_folder(folder, config, resume=resume)
+    found = checkpoint.latest(folder / "checkpoints")
+    state = checkpoint.load_state(found) if found else checkpoint.RunState()
+    tokenizer = load_tokenizer(config.model)
+    model = load_model(str(found or config.model), device)
+    learner = Learner(model, make_teacher(_teacher(config), model), config)
+    engine = make_engine(model, tokenizer, config)
+    context = make_context(config, engine, tokenizer)
+    if found:
+        learner.load_state_dict(checkpoint.load_learner(found))
+    if context and state.context:
+        context.load_state_dict(state.context)
+    engine.load_weights(model.named_parameters(), learner.version)
+    open_folder(folder, config)
+    journal.cut_back(folder, state.journals, state.progress.step)
+    return Stream(
+        config=config,
+        folder=folder,
+        batches=make_batches(environment.problems("train"), config.stream.batch_size),
+        environment=environment,
+        tokenizer=tokenizer,
+        engine=engine,
+        context=context,
+        algorithm=make_algorithm(config, tokenizer, context),
+        learner=learner,
+        sinks=[
+            *make_sinks(folder, config.logging, config.model_dump(mode="json")),
+            *([watch] if watch else []),
+        ],
+        progress=state.progress,
+    )
+
+
+def evaluate_model(config: RunConfig) -> Evaluation:
+    """Held-out results of `config.model`, as a run with this configuration would measure them."""
+    environment, _ = check_run(config)
+    tokenizer = load_tokenizer(config.model)
+    engine = make_engine(load_model(config.model, resolve_device(config.device)), tokenizer, config)
+    with engine.awake():
+        return evaluate(engine, environment, tokenizer, config.evaluation, config.rollout)
+
+
+def make_engine(model: Any, tokenizer: Any, config: RunConfig) -> GenerationEngine:
+    """The embedded decoder on the trainer's own module. Replies with a schema start behind the thinking."""
+    thinks = config.rollout.thinking and THINK_CLOSE in str(tokenizer.chat_template)
+    return Decoder(model, tokenizer, grammar_after=THINK_CLOSE if thinks else None)
+
+
+def make_context(config: RunConfig, engine: GenerationEngine, tokenizer: Any) -> ContextUpdater | None:
+    """The context engine, for the one algorithm that has it."""
+    if config.algorithm != "resd":
+        return None
+    style = prompts.style(config.context.style, config.context.order)
+    return ContextUpdater(config.context, style, engine, tokenizer, config.seed, config.rollout.thinking)
+
+
+def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | None) -> Algorithm:
+    """The algorithm that `config` names; where a switch is None it keeps its own default."""
+    if config.algorithm == "grpo":
+        return GRPO(config.policy)
+    style = prompts.style(config.context.style, config.context.order)
+    composer = TeacherPromptComposer(config.context, style, tokenizer, config.rollout.thinking)
+    chosen = config.context.distill_successes
+    if context is None:
+        return SDPO(composer, config.distillation, distill_successes=bool(chosen))
+    return RESD(composer, context.playbook_for, config.distillation, distill_successes=chosen is not False)
+
+
+def _teacher(config: RunConfig) -> TeacherConfig:
+    """GRPO asks no teacher anything: the live one costs no memory."""
+    return TeacherConfig(kind="live") if config.algorithm == "grpo" else config.teacher

@@ -1,0 +1,152 @@
+"""The training loop: Algorithm 1 of the RESD paper (arXiv 2605.12741), for any algorithm and engine.
+
+The stream of problems is seen once. Each batch is used for up to K updates, then left for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from resd.algorithms.base import Algorithm
+from resd.config import RunConfig
+from resd.context.seeding import derive_seed
+from resd.context.updater import ContextUpdater
+from resd.environments.base import Environment
+from resd.generation.engine import GenerationEngine
+from resd.learner.learner import Learner
+from resd.records import Attempt, Problem
+from resd.training import checkpoint, journal
+from resd.training.clock import Clock
+from resd.training.evaluation import evaluate, sample_rows
+from resd.training.metrics import distillation_metrics, mean_rewards, rollout_metrics, timings
+from resd.training.progress import Progress, advance, finished, improved_fraction
+from resd.training.rollout import Sampling, roll_out
+from resd.training.rows import step_rows
+from resd.training.sinks import Record, Sink, write_all
+
+
+@dataclass
+class Stream:
+    """One run: its parts, and where it is. `training/setup.py` puts it together.
+
+    `context` is None for algorithms without a context engine.
+    """
+
+    config: RunConfig
+    folder: Path
+    batches: Sequence[Sequence[Problem]]
+    environment: Environment
+    tokenizer: Any
+    engine: GenerationEngine
+    context: ContextUpdater | None
+    algorithm: Algorithm
+    learner: Learner
+    sinks: Sequence[Sink]
+    progress: Progress = field(default_factory=Progress)
+
+    def train(self) -> None:
+        """Run to the end of the stream, or to `max_updates`, from wherever the run is."""
+        if self.progress.evaluated < 0:
+            self.evaluate()
+        while not self.finished:
+            self.update(self.batches[self.progress.batch])
+            if self.evaluation_due:
+                self.evaluate()
+            if self.checkpoint_due:
+                self.save()
+
+    def update(self, problems: Sequence[Problem]) -> None:
+        """One round on a batch: attempt, learn in words, learn in weights."""
+        clock, step = Clock(), self.progress.step + 1
+        with clock.measure("step"):
+            with self.engine.awake():
+                attempts = self.roll_out(problems, step, clock)
+                with clock.measure("context"):
+                    context = self.context.update(attempts, step) if self.context else None
+            prompts = self.algorithm.teacher_prompts(attempts, context)
+            examples = self.algorithm.examples(attempts, prompts)
+            with clock.measure("update"):
+                learned = self.learner.update(examples, self.algorithm.objective)
+                self.engine.load_weights(self.learner.model.named_parameters(), self.learner.version)
+        metrics = {
+            **rollout_metrics(attempts),
+            **distillation_metrics(attempts, prompts, examples),
+            **(context.metrics if context else {}),
+            **learned,
+        }
+        if self.config.logging.rollouts:
+            rows = step_rows(attempts, prompts, examples, context)
+            journal.write(self.folder / journal.ROLLOUTS / f"{step}.jsonl", rows)
+        self.finish_update(attempts, metrics, clock)
+
+    def roll_out(self, problems: Sequence[Problem], step: int, clock: Clock) -> list[Attempt]:
+        """`rollout.n` graded attempts at each problem, with the current weights."""
+        rollout = self.config.rollout
+        return roll_out(
+            problems,
+            self.engine,
+            self.environment,
+            self.tokenizer,
+            Sampling(rollout.n, rollout.max_tokens, rollout.temperature, rollout.top_p, rollout.thinking),
+            seed=lambda problem, sample: derive_seed(self.config.seed, "rollout", step, problem.id, sample),
+            clock=clock,
+        )
+
+    def finish_update(self, attempts: Sequence[Attempt], metrics: dict[str, float], clock: Clock) -> None:
+        """Move on, and write down what happened."""
+        before, scores = self.progress, mean_rewards(attempts)
+        self.progress = advance(before, scores, self.config.stream)
+        if self.context:
+            journal.append(self.folder / journal.PLAYBOOK, self.context.drain_journal())
+        improved = improved_fraction(scores, before.scores)
+        place = {"step": self.progress.step, "batch": before.batch, "round": before.round}
+        metrics |= {f"training/{name}": float(value) for name, value in place.items()}
+        metrics |= {} if improved is None else {"training/improved_fraction": improved}
+        write_all(self.sinks, Record("update", **place, metrics=metrics, timing=timings(clock.seconds)))
+
+    def evaluate(self) -> None:
+        """Held-out samples with the current weights."""
+        clock, step = Clock(), self.progress.step
+        with clock.measure("evaluation"), self.engine.awake():
+            result = evaluate(
+                self.engine, self.environment, self.tokenizer, self.config.evaluation, self.config.rollout
+            )
+        self.progress = replace(self.progress, evaluated=step)
+        journal.write(self.folder / journal.EVALUATIONS / f"{step}.jsonl", sample_rows(result.attempts))
+        write_all(self.sinks, Record("evaluation", step, result.metrics, timings(clock.seconds)))
+
+    def save(self) -> Path:
+        """An atomic checkpoint, from which the run goes on as if it had never stopped."""
+        state = checkpoint.RunState(
+            progress=self.progress,
+            context=self.context.state_dict() if self.context else None,
+            journals=journal.lengths(self.folder),
+        )
+        write_model = partial(save_model, self.learner.model, self.tokenizer)
+        root, keep = self.folder / "checkpoints", self.config.checkpoint.keep
+        return checkpoint.save(root, state, write_model, self.learner.state_dict(), keep)
+
+    @property
+    def finished(self) -> bool:
+        return finished(self.progress, len(self.batches), self.config.stream)
+
+    @property
+    def evaluation_due(self) -> bool:
+        """After the last update, and after every so many batches."""
+        every, now = self.config.evaluation.every_batches, self.progress
+        left_batch = now.round == 0
+        return self.finished or (every is not None and left_batch and now.batch % every == 0)
+
+    @property
+    def checkpoint_due(self) -> bool:
+        return self.finished or self.progress.step % self.config.checkpoint.every_updates == 0
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A folder that `from_pretrained` loads."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
