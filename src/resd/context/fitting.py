@@ -94,7 +94,9 @@ class PromptBuilder:
 
     def _split(self, response_text: str) -> tuple[str, str]:
         opened = self._opens_thinking and THINK_CLOSE not in response_text
-        return split_thinking(THINK_OPEN + response_text if opened else response_text)
+        return split_thinking(
+            THINK_OPEN + response_text.lstrip().removeprefix(THINK_OPEN) if opened else response_text
+        )
 
     def _text(self, role: Role, draft: _Draft) -> str:
         return assemble(self.style, role, self._filled(draft))

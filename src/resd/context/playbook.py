@@ -124,7 +124,8 @@ class Playbook:
         """The changes since the last drain, for a journal that is appended to as the run goes."""
         skip = 1 if self._changes and self._changes[0]["op"] == "state" else 0
         drained = self._changes[skip:]
-        self._changes = [{"op": "state", **self.state()}]
+        if drained:
+            self._changes = [{"op": "state", **self.state()}]
         return drained
 
     def _commit(self, change: Change) -> None:

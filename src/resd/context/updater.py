@@ -10,6 +10,7 @@ from typing import Any
 from resd.config import ContextConfig
 from resd.context.concise import frequency_triggers
 from resd.context.curation import parse_curation
+from resd.context.entries import Entry
 from resd.context.fitting import PromptBuilder
 from resd.context.journal import Change
 from resd.context.playbook import Playbook
@@ -144,7 +145,7 @@ class ContextUpdater:
         successes = [attempt for attempt in run.attempts if attempt.verdict.solved]
         entries = {id(playbook): playbook.entries for playbook in run.playbooks}
 
-        def shown(attempt: Attempt) -> Any:
+        def shown(attempt: Attempt) -> tuple[Entry, ...]:
             return entries[id(self._playbook_of(attempt))]
 
         asks = [run.asker.reflect(attempt, shown(attempt)) for attempt in failures]

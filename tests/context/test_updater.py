@@ -1,0 +1,278 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from context.fakes import CharTokenizer, ScriptedEngine, attempt, curation_json, reflection_json
+from resd.config import ContextConfig
+from resd.context import journal
+from resd.context.playbook import load_playbooks
+from resd.context.prompts import style
+from resd.context.updater import ContextUpdater
+
+LESSONS = {"p": "lesson of p", "q": "lesson of q", "r": "lesson of r", "s": "lesson of s", "t": "lesson of t"}
+
+
+def problem_in(request):
+    return request.id.split("/")[2].split("#")[0]
+
+
+def new_lesson(prompt, request):
+    return reflection_json(LESSONS[problem_in(request)])
+
+
+def copy_lesson(prompt, request):
+    """A curator that copies the lesson unless the playbook that it sees has it."""
+    lesson = prompt.split("Lesson: ")[1].split("<")[0]
+    return curation_json() if lesson in prompt.split("Reflection:")[0] else curation_json(lesson)
+
+
+def no_tags(prompt, request):
+    return '{"tags": []}'
+
+
+def updater(engine=None, *, thinking_template=False, wording="compact", **config):
+    config = ContextConfig(**{"style": wording, "sequential_below": 0, **config})
+    engine = engine or ScriptedEngine(reflect=new_lesson, tag=no_tags, curate=copy_lesson)
+    return ContextUpdater(config, style(config.style), engine, CharTokenizer(thinking_template), 7, True)
+
+
+def contents(context, problem_id="p"):
+    return [entry.content for entry in context.playbook_for(problem_id).entries]
+
+
+def seed_playbook(context, *lessons):
+    for lesson in lessons:
+        context.playbook_for("p").add("others", lesson)
+
+
+def test_one_update_from_end_to_end():
+    context = updater()
+    update = context.update([attempt("p"), attempt("q", solved=True, text="good"), attempt("r")], step=0)
+    assert context.engine.roles() == [["reflect", "reflect"], ["curate", "curate"]]
+    assert sorted(contents(context)) == ["lesson of p", "lesson of r"]
+    assert {key: r.lessons for key, r in update.reflections.items()} == {
+        "p#0": ("lesson of p",), "r#0": ("lesson of r",),
+    }  # fmt: skip
+    assert update.solutions == {"p#0": "", "q#0": "good", "r#0": ""}
+    assert update.playbooks["q"] == context.playbook_for("q").render(counts=False, headers=False)
+    assert update.metrics["playbook/total_bullets"] == update.metrics["playbook/added"] == 2
+    assert update.metrics["playbook/unused"] == 2
+    assert [record["role"] for record in update.records] == ["reflect", "reflect", "curate", "curate"]
+    json.dumps([*update.records, dict(update.metrics)])
+    assert context.playbook_for("p").update_count == 1
+
+
+def test_reflections_and_tags_are_one_wave_and_tags_are_applied_before_curation():
+    seen = []
+
+    def tag(prompt, request):
+        return '{"tags": [{"id": "misc-00001", "tag": "Helpful"}, {"id": "misc-99999", "tag": "helpful"}]}'
+
+    def reflect(prompt, request):
+        return reflection_json("new", misc_00001="harmful", misc_00002="neutral", misc_00003="helpful")
+
+    def curate(prompt, request):
+        seen.append("helpful=1 harmful=1 :: old" in prompt)
+        return curation_json("new")
+
+    context = updater(ScriptedEngine(reflect=reflect, tag=tag, curate=curate), wording="full")
+    seed_playbook(context, "old", "other")
+    update = context.update([attempt("p"), attempt("q", solved=True)], step=0)
+    assert context.engine.roles() == [["reflect", "tag"], ["curate"]]
+    assert seen == [True]
+    assert update.metrics["context/tags_applied"] == 3
+    assert update.metrics["context/tags_unknown"] == 2
+
+
+def test_waves_see_what_earlier_waves_added():
+    prompts = []
+
+    def curate(prompt, request):
+        prompts.append(prompt)
+        return copy_lesson(prompt, request)
+
+    engine = ScriptedEngine(reflect=new_lesson, tag=no_tags, curate=curate)
+    context = updater(engine, curation_wave=2, sequential_below=2)
+    context.update([attempt(p) for p in "pqrst"], step=0)
+    assert [len(wave) for wave in engine.waves] == [5, 1, 1, 2, 1], (
+        "one at a time while the playbook is small"
+    )
+    for already, prompt in zip((0, 1, 2, 2, 4), prompts, strict=True):
+        assert prompt.split("Reflection:")[0].count("lesson of") == already
+    assert len(contents(context)) == 5
+
+
+def test_the_same_lesson_is_curated_once():
+    same = ScriptedEngine(reflect=lambda *_: reflection_json("Same lesson."), tag=no_tags, curate=copy_lesson)
+    context = updater(same, curation_wave=1)
+    update = context.update([attempt(p) for p in "pqrst"], step=0)
+    assert contents(context) == ["Same lesson."]
+    assert update.metrics["context/curations"] == 1
+    assert update.metrics["context/curations_skipped"] == 4
+
+
+def test_duplicates_within_a_wave_merge():
+    same = ScriptedEngine(reflect=lambda *_: reflection_json("Same lesson."), tag=no_tags, curate=copy_lesson)
+    update = updater(same, curation_wave=5).update([attempt(p) for p in "pqrst"], step=0)
+    assert update.metrics["playbook/added"] == 1
+    assert update.metrics["playbook/merged"] == 4
+
+
+def test_new_lessons_are_curated_first_and_no_more_than_allowed():
+    context = updater(max_curations=2)
+    seed_playbook(context, "lesson of q", "LESSON of s")
+    update = context.update([attempt(p) for p in "qspt"], step=0)
+    assert sorted(request.id for request in context.engine.waves[1]) == ["curate/0/p#0", "curate/0/t#0"]
+    assert update.metrics["context/curations_skipped"] == 2
+    none = updater(max_curations=0)
+    none.update([attempt("p")], step=0)
+    assert none.engine.roles() == [["reflect"]]
+
+
+def test_one_curation_per_problem_but_every_failure_is_reflected():
+    attempts = [attempt("p", sample=0), attempt("p", sample=1), attempt("q", solved=True),
+                attempt("q", solved=True, sample=1)]  # fmt: skip
+    for single, roles in ((True, [["reflect", "reflect", "tag"], ["curate"]]),
+                          (False, [["reflect", "reflect", "tag", "tag"], ["curate", "curate"]])):  # fmt: skip
+        context = updater(one_curation_per_problem=single, curation_wave=4)
+        seed_playbook(context, "old")
+        update = context.update(attempts, step=0)
+        assert context.engine.roles() == roles
+        assert set(update.reflections) == {"p#0", "p#1"}
+    silent = updater(tag_successes=False)
+    seed_playbook(silent, "old")
+    silent.update(attempts, step=0)
+    assert silent.engine.roles()[0] == ["reflect", "reflect"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text(alphabet='{}[]":,ADoperationstagsidlessons0-<>/', max_size=50), min_size=3, max_size=3)
+)
+def test_junk_is_counted_and_never_raised(replies):
+    reflect, tag, curate = ((lambda *_, text=text: text) for text in replies)
+    context = updater(ScriptedEngine(reflect=reflect, tag=tag, curate=curate))
+    seed_playbook(context, "old")
+    update = context.update([attempt("p"), attempt("q", solved=True)], step=0)
+    assert contents(context)[0] == "old"
+    assert set(update.reflections) == {"p#0"}
+
+
+def test_rejected_replies_are_counted():
+    context = updater(
+        ScriptedEngine(reflect=lambda *_: "prose", tag=lambda *_: "prose", curate=lambda *_: "{")
+    )
+    seed_playbook(context, "old")
+    metrics = context.update([attempt("p"), attempt("q", solved=True)], step=0).metrics
+    for name in ("reflections_rejected", "tag_replies_rejected", "curations_rejected"):
+        assert metrics[f"context/{name}"] == 1
+    partly = updater(ScriptedEngine(
+        reflect=new_lesson, tag=no_tags, curate=lambda *_: '{"operations": [{"type": "DELETE"}, 3]}',
+    ))  # fmt: skip
+    assert partly.update([attempt("p")], step=0).metrics["context/operations_rejected"] == 2
+
+
+def test_unfinished_thinking_is_no_reflection():
+    engine = ScriptedEngine(
+        reflect=lambda *_: f"hm {reflection_json('draft')}", tag=no_tags, curate=copy_lesson
+    )
+    context = updater(engine, thinking_template=True)
+    update = context.update([attempt("p", text="thinking on and on")], step=0)
+    assert engine.roles() == [["reflect"]]
+    assert update.reflections["p#0"].raw == ""
+    assert update.metrics["context/reflections_rejected"] == 1
+    assert "ran out of tokens" in CharTokenizer().decode(engine.waves[0][0].prompt_ids)
+
+
+def test_long_prompts_are_cut_and_counted_and_only_shown_entries_can_be_tagged():
+    context = updater(max_prompt_tokens=200)
+    seed_playbook(context, "a" * 60, "b" * 60)
+    update = context.update([attempt("p")], step=0)
+    request = context.engine.waves[0][0]
+    assert request.schema["properties"]["tags"]["items"]["properties"]["id"]["enum"] == ["misc-00002"]
+    assert update.metrics["context/prompts_truncated"] >= 1
+    assert len(request.prompt_ids) <= 200
+
+
+def test_concise_by_frequency_spares_the_young():
+    context = updater(concise_frequency=1, concise_method="prioritized")
+    for step, problem in enumerate("pqr"):
+        context.update([attempt(problem)], step=step)
+    assert contents(context) == ["lesson of q", "lesson of r"], "unused for two updates"
+
+
+def test_concise_by_limit_before_and_after_curation():
+    config = {"max_entries": 2, "concise_frequency": None, "curation_wave": 1}
+    after = updater(**config)
+    update = after.update([attempt(p) for p in "pqrst"], step=0)
+    assert update.metrics["playbook/total_bullets"] == 2
+    assert update.metrics["playbook/removed"] == 3
+    before = updater(**config, concise_after_curation=False)
+    assert before.update([attempt(p) for p in "pqrst"], step=0).metrics["playbook/total_bullets"] == 5
+    assert before.update([attempt("p", solved=True)], step=1).metrics["playbook/total_bullets"] == 2
+
+
+def test_seeds_depend_on_step_attempt_and_role_alone():
+    first, second = updater(), updater()
+    first.update([attempt("p"), attempt("q")], step=3)
+    second.update([attempt("q"), attempt("p")], step=3)
+    second.update([attempt("p")], step=4)
+
+    def seeds(context, step):
+        requests = [request for wave in context.engine.waves for request in wave]
+        return {r.id: r.seed for r in requests if r.id.split("/")[1] == str(step)}
+
+    assert seeds(first, 3) == seeds(second, 3)
+    assert len({*seeds(first, 3).values(), *seeds(second, 4).values()}) == 5
+    assert all(0 <= seed < 2**63 for seed in seeds(first, 3).values())
+
+
+def test_one_playbook_per_problem():
+    context = updater(mode="per_example", curation_wave=1)
+    update = context.update([attempt("p"), attempt("q"), attempt("p", sample=1)], step=0)
+    assert [len(wave) for wave in context.engine.waves] == [3, 2]
+    assert contents(context, "p") == ["lesson of p"]
+    assert contents(context, "q") == ["lesson of q"]
+    assert update.playbooks == {"p": "[err-00001] lesson of p", "q": "[err-00001] lesson of q"}
+    assert update.metrics["playbook/num_playbooks"] == 2
+    context.update([attempt("p")], step=1)
+    assert [context.playbook_for(p).update_count for p in "pq"] == [2, 1]
+
+
+@pytest.mark.parametrize("mode", ["global", "per_example"])
+def test_resuming_equals_never_having_stopped(tmp_path, mode):
+    steps = [
+        [attempt("p"), attempt("q", solved=True, text="yes")],
+        [attempt("q"), attempt("r")],
+        [attempt("s")],
+    ]
+    config = {"mode": mode, "max_entries": 2, "concise_frequency": 2}
+    path = tmp_path / "playbook.jsonl"
+
+    def run(context, numbered):
+        update = None
+        for number, attempts in numbered:
+            update = context.update(attempts, step=number)
+            journal.append(path, context.drain_journal())
+        return update
+
+    straight = updater(**config)
+    last = run(straight, enumerate(steps))
+    path.unlink()
+    stopped = updater(**config)
+    run(stopped, list(enumerate(steps))[:2])
+    saved = json.loads(json.dumps(stopped.state_dict()))
+    resumed = updater(**config)
+    resumed.load_state_dict(saved)
+    assert run(resumed, list(enumerate(steps))[2:]) == last
+    assert resumed.state_dict() == straight.state_dict()
+    replayed = {name: playbook.state() for name, playbook in load_playbooks(path).items()}
+    assert replayed == straight.state_dict()["playbooks"]
+
+
+def test_an_update_of_nothing():
+    update = updater().update([], step=0)
+    assert update.records == []
+    assert update.metrics["playbook/total_bullets"] == 0
