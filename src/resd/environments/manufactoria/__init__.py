@@ -5,6 +5,7 @@ from resd.environments.manufactoria.family import Case, Family
 from resd.environments.manufactoria.has import has_kind, has_predicate
 from resd.environments.manufactoria.parser import ProgramError, parse_program
 from resd.environments.manufactoria.program import Node, Outcome, Program
+from resd.environments.manufactoria.solutions import solve_has
 
 __all__ = [
     "Case",
@@ -18,4 +19,5 @@ __all__ = [
     "has_kind",
     "has_predicate",
     "parse_program",
+    "solve_has",
 ]

@@ -69,12 +69,15 @@ def _describe(program: Program, failure: Failure, room: int) -> str:
     """One failure in at most `room` characters; the path gives way first, from its beginning."""
     case, outcome = failure.case, failure.outcome
     path = program.trace(case.tape)
+    got = _verdict(outcome.accepted)
+    if outcome.accepted and case.accept:
+        got += " with the wrong final tape"
     tapes = f"Final tape: {_shown(outcome.tape)}."
     if case.output is not None:
         tapes += f" Expected tape: {_shown(case.output)}."
     text = "\n".join(
         [
-            f"Tape {_shown(case.tape)}: wanted {_verdict(case.accept)}, got {_verdict(outcome.accepted)}.",
+            f"Tape {_shown(case.tape)}: wanted {_verdict(case.accept)}, got {got}.",
             _reason(program, outcome, path),
             tapes,
             f"Path ({outcome.visits} visits): ",

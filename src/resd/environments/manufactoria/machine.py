@@ -101,19 +101,24 @@ class Machine:
         steps, power = 0, 8
         while True:
             cost, painted, following = row[tape[:1]]
-            if isinstance(following, _Ending) and visits + following.visits <= VISIT_LIMIT:
-                return following.reason, tape + following.painted, visits + following.visits
-            if isinstance(following, _Loop):
-                return "limit", tape + following.painted(VISIT_LIMIT - visits), VISIT_LIMIT
-            if isinstance(following, _Ending) or visits + cost > VISIT_LIMIT:
-                return "limit", self._walk(row.name, tape, VISIT_LIMIT - visits), VISIT_LIMIT
-            row, tape, visits = following, tape[1:] + painted, visits + cost
+            if visits + cost > VISIT_LIMIT:
+                return self._end(row, following, tape, visits)
+            row, tape, visits = following, tape[1:] + painted, visits + cost  # type: ignore[assignment]
             steps += 1
             if row is anchor_row and tape == anchor_tape:
                 visits += (VISIT_LIMIT - visits) // (visits - anchor_visits) * (visits - anchor_visits)
             elif steps == power:
                 anchor_row, anchor_tape, anchor_visits = row, tape, visits
                 power *= 2
+
+    def _end(self, row: _Row, following: _Row | _Ending | _Loop, tape: str, visits: int) -> Result:
+        """The result when the next step ends the run, or would take more visits than are left."""
+        if isinstance(following, _Ending) and visits + following.visits <= VISIT_LIMIT:
+            return following.reason, tape + following.painted, visits + following.visits
+        left = VISIT_LIMIT - visits
+        if isinstance(following, _Loop):
+            return "limit", tape + following.painted(left), VISIT_LIMIT
+        return "limit", self._walk(row.name, tape, left), VISIT_LIMIT
 
     def _walk(self, name: str, tape: str, visits: int) -> str:
         """The tape after exactly `visits` more visits, none of which ends the run."""

@@ -37,7 +37,7 @@ def mutation_space(pattern: int) -> list[Params]:
     changes = [
         (f"change_{old}_to_pattern", new)
         for old in sequences(TWO_COLOURS, pattern, pattern)
-        for new in sequences(TWO_COLOURS, pattern - 1, 2)
+        for new in sequences(TWO_COLOURS, 0, 2)
         if new != old and (new or pattern == 2)
     ]
     return [
