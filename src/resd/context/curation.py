@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from resd.context.entries import SECTION_KEYS
-from resd.context.parsing import find_object, short_text
+from resd.context.parsing import Schema, closed_object, find_object, short_text
 
 MAX_OPERATIONS = 3
 MAX_CONTENT = 300  # characters
@@ -29,15 +28,15 @@ class Curation:
     parsed: bool = True
 
 
-def curation_schema() -> dict[str, Any]:
+def curation_schema() -> Schema:
     """The schema of {"operations": [{"type": "ADD", "section", "content"}]}."""
     properties = {
         "type": {"const": "ADD"},
         "section": {"enum": list(SECTION_KEYS)},
         "content": {"type": "string", "maxLength": MAX_CONTENT},
     }
-    operation = _closed(properties)
-    return _closed({"operations": {"type": "array", "items": operation, "maxItems": MAX_OPERATIONS}})
+    operation = closed_object(properties)
+    return closed_object({"operations": {"type": "array", "items": operation, "maxItems": MAX_OPERATIONS}})
 
 
 def parse_curation(text: str) -> Curation:
@@ -63,12 +62,3 @@ def _addition(item: object) -> Addition | None:
     ):
         return None
     return Addition(section, content)
-
-
-def _closed(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from resd.chat import THINK_CLOSE, THINK_OPEN, encode_prompt, split_thinking, with_question
@@ -45,6 +45,9 @@ class _Draft:
         return replace(self, sections={**self.sections, name: text})
 
 
+Encode = Callable[[_Draft], Sequence[int]]
+
+
 @dataclass(frozen=True)
 class PromptBuilder:
     """Builds the prompts of one style for one tokenizer, none over `max_tokens` if cutting can help it."""
@@ -72,7 +75,8 @@ class PromptBuilder:
         ids, cut = encode(draft), []
         for name in CUT_ORDER:
             if len(ids) > self.max_tokens and self._cuttable(role, draft, name):
-                draft = self._shorten(draft, name, encode)
+                shorten = self._drop_entries if name == "playbook" else partial(self._cut_middle, name=name)
+                draft = shorten(draft, encode=encode)
                 ids = encode(draft)
                 cut.append(name)
         return FittedPrompt(ids, self._text(role, draft), draft.entries, self._shown(role, draft), tuple(cut))
@@ -115,19 +119,24 @@ class PromptBuilder:
         text = render_entries(draft.entries, counts=style.entry_counts, headers=style.section_headers)
         return {**draft.sections, "playbook": text}
 
-    def _shorten(self, draft: _Draft, name: SectionName, encode: Callable[[_Draft], Sequence[int]]) -> _Draft:
-        """The draft with the least of `name` removed that fits; with all of it removed if none fits."""
-        levels, at = self._levels(draft, name)
-        fits = bisect_left(
-            range(1, levels), True, key=lambda level: len(encode(at(level))) <= self.max_tokens
-        )
-        return at(fits + 1)
+    def _drop_entries(self, draft: _Draft, encode: Encode) -> _Draft:
+        """Without as many of the oldest entries as it takes; without any if that is not enough."""
 
-    def _levels(self, draft: _Draft, name: SectionName) -> tuple[int, Callable[[int], _Draft]]:
-        if name == "playbook":
-            return len(draft.entries), draft.without_oldest
+        def fits(count: int) -> bool:
+            return len(encode(draft.without_oldest(count))) <= self.max_tokens
+
+        count = bisect_left(range(1, len(draft.entries)), True, key=fits) + 1
+        return draft.without_oldest(count)
+
+    def _cut_middle(self, draft: _Draft, name: SectionName, encode: Encode) -> _Draft:
+        """Without the tokens in the middle of `name` that are too many, and a few more for the mark."""
         ids = self.tokenizer.encode(draft.sections[name], add_special_tokens=False)
-        return len(ids), lambda level: draft.with_text(name, self._without_middle(ids, level))
+        excess, margin = len(encode(draft)) - self.max_tokens, 8
+        while True:
+            cut = draft.with_text(name, self._without_middle(ids, excess + margin))
+            if excess + margin >= len(ids) or len(encode(cut)) <= self.max_tokens:
+                return cut
+            margin *= 2
 
     def _without_middle(self, ids: Sequence[int], count: int) -> str:
         kept = len(ids) - count

@@ -1,4 +1,7 @@
-"""Finding the JSON object in what a model wrote. Never raises, whatever the text."""
+"""JSON from models: the objects that are asked for, and finding them in what was written.
+
+Reading never raises, whatever the text.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,22 @@ from resd.chat import strip_thinking
 from resd.context.entries import one_line
 
 JsonObject = dict[str, Any]
+Schema = dict[str, Any]
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _DECODER = json.JSONDecoder()
 # Junk of nested braces would make the scan quadratic; a reply that needs more tries than this is junk.
 _MAX_SCANS = 64
+
+
+def closed_object(properties: Schema) -> Schema:
+    """The schema of an object with exactly these properties, in this order."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def find_object(text: str, keys: Collection[str]) -> JsonObject | None:

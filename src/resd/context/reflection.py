@@ -13,15 +13,13 @@ from typing import Any
 
 from resd.chat import strip_thinking
 from resd.context.entries import TAGS, Tag
-from resd.context.parsing import JsonObject, find_object, short_text
+from resd.context.parsing import JsonObject, Schema, closed_object, find_object, short_text
 
 MAX_LESSONS = 3
 MAX_TAGS = 32
 # In characters.
 MAX_SENTENCE = 400  # error, fix
 MAX_LESSON = 300
-
-Schema = dict[str, Any]
 
 _TAG_PAIR = re.compile(
     r'"id"\s*:\s*"(?P<id>[a-z]{3,4}-\d{5,})"\s*,\s*"tag"\s*:\s*"(?P<tag>\w+)"'
@@ -52,7 +50,7 @@ class Reflection:
 
 def tags_schema(entry_ids: Sequence[str]) -> Schema:
     """The schema of the success tagger: {"tags": [{"id", "tag"}]}."""
-    return _object({"tags": _tag_list(entry_ids)})
+    return closed_object({"tags": _tag_list(entry_ids)})
 
 
 def reflection_schema(
@@ -62,7 +60,9 @@ def reflection_schema(
     sentence = {"type": "string", "maxLength": max_sentence}
     lesson = {"type": "string", "maxLength": MAX_LESSON}
     lessons = {"type": "array", "items": lesson, "maxItems": max_lessons}
-    return _object({"error": sentence, "fix": sentence, "lessons": lessons, "tags": _tag_list(entry_ids)})
+    return closed_object(
+        {"error": sentence, "fix": sentence, "lessons": lessons, "tags": _tag_list(entry_ids)}
+    )
 
 
 def parse_reflection(text: str, entry_ids: Collection[str]) -> Reflection:
@@ -96,19 +96,10 @@ def render_reflection(reflection: Reflection) -> str:
     return "\n".join([f"Error: {reflection.error}", f"Fix: {reflection.fix}", *lessons])
 
 
-def _object(properties: Schema) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
 def _tag_list(entry_ids: Sequence[str]) -> Schema:
     if not entry_ids:  # an enum may not be empty
         return {"type": "array", "items": {"type": "string"}, "maxItems": 0}
-    item = _object({"id": {"enum": list(entry_ids)}, "tag": {"enum": list(TAGS)}})
+    item = closed_object({"id": {"enum": list(entry_ids)}, "tag": {"enum": list(TAGS)}})
     return {"type": "array", "items": item, "maxItems": min(len(entry_ids), MAX_TAGS)}
 
 
