@@ -19,7 +19,6 @@ class Layout:
     """
 
     input_ids: Tensor  # [rows, columns]
-    attention_mask: Tensor  # [rows, columns], 1 on real tokens
     position_ids: Tensor  # [rows, columns]
     positions: Tensor  # [tokens]: row * columns + column of the hidden state that predicts each token
     targets: Tensor  # [tokens]: the token
@@ -83,7 +82,6 @@ def build_layout(
     counts = [len(response) for response in responses]
     return Layout(
         input_ids=torch.tensor([row + [0] * (columns - len(row)) for row in rows]).to(device),
-        attention_mask=torch.tensor([[1] * len(row) + [0] * (columns - len(row)) for row in rows]).to(device),
         position_ids=torch.arange(columns).expand(len(rows), columns).to(device),
         positions=torch.cat([torch.arange(s, s + n) for s, n in zip(starts, counts, strict=True)]).to(device),
         targets=torch.tensor([token for response in responses for token in response]).to(device),

@@ -66,7 +66,7 @@ class Learner:
         return metrics | _teacher_metrics(examples, indices, totals) if distilling else metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer, schedule, counters and teacher, not copied. The student is saved as a model, elsewhere."""
+        """Optimizer, schedule, counters and teacher, not copied. Save the student as a model."""
         return {"optimizer": self.optimizer.state_dict(), "teacher": self.teacher.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

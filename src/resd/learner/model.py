@@ -54,7 +54,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The compute dtype. `auto` is bfloat16 on CUDA and on CPUs that have instructions for it, else float32."""
+    """The compute dtype. `auto` is bfloat16 on CUDA and on CPUs with instructions for it, else float32."""
     if name != "auto":
         return cast(torch.dtype, getattr(torch, name))
     fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -64,8 +64,8 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
     """Compute in `dtype` from parameters of another.
 
-    Enter it anew for student and teacher: it caches casts of the weights, and those made without gradients must
-    not be used where gradients are needed.
+    Enter it anew for student and teacher: it caches casts of the weights, and those made without gradients
+    must not be used where gradients are needed.
     """
     return torch.autocast(device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
@@ -121,7 +121,7 @@ def _not_loadable(what: str, name: str, error: Exception) -> ResdError:
 @torch.no_grad()
 def _check_head(model: Any, name: str) -> None:
     """Some models scale or cap their logits after the head; `head_logits` would train them wrongly."""
-    ids = torch.zeros((1, 2), dtype=torch.long, device=next(model.parameters()).device)
+    ids = torch.tensor([[1, 2]], device=model.device)
     expected, ours = model(input_ids=ids, use_cache=False).logits, head_logits(model, last_hidden(model, ids))
     if not torch.allclose(expected.to(ours.dtype), ours, rtol=1e-2, atol=1e-2):
         raise ResdError(

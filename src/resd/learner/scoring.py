@@ -25,7 +25,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """`loss` `[tokens]` carries the gradient; `stats`, detached `[tokens]`, are to be averaged over tokens."""
+    """`loss` `[tokens]` carries the gradient; `stats`, detached `[tokens]`, are to be averaged."""
 
     loss: Tensor
     stats: dict[str, Tensor]

@@ -1,7 +1,7 @@
 """Divergences between student and teacher, token by token: the loss of self-distillation.
 
 RESD clips the teacher/student ratio (arXiv 2605.12741, Eq. 1); the truncated support with a tail bucket and
-the generalised Jensen-Shannon divergence come from SDPO (arXiv 2601.20802). Plain PyTorch on `[..., V]` logits.
+the generalised Jensen-Shannon divergence come from SDPO (arXiv 2601.20802). Plain PyTorch.
 """
 
 from __future__ import annotations

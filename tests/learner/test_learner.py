@@ -1,0 +1,291 @@
+import copy
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from resd.config import (
+    DistillationConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    RolloutConfig,
+    RunConfig,
+    TeacherConfig,
+)
+from resd.learner.learner import Learner, Objective
+from resd.learner.teacher import make_teacher
+from resd.objectives.divergence import token_divergence
+from resd.objectives.weighting import nucleus_log_mass
+from resd.records import TrainingExample
+from support import tiny_model
+
+DISTILLATION = DistillationConfig(topk=10)
+POLICY = PolicyConfig()
+
+
+def config(micro_batch_tokens: int = 200, temperature: float = 1.0, **changes: Any) -> RunConfig:
+    return RunConfig(
+        device="cpu",
+        optimizer=OptimizerConfig(learning_rate=1e-3, micro_batch_tokens=micro_batch_tokens),
+        rollout=RolloutConfig(temperature=temperature),
+        teacher=TeacherConfig(update_rate=0.1),
+        **{"compute_dtype": "float32", **changes},
+    )
+
+
+def build(run: RunConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> Learner:
+    model = tiny_model(seed).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 2  # away from a uniform prediction
+    return Learner(model, make_teacher(run.teacher, model), run)
+
+
+def examples(count: int = 7, seed: int = 1) -> list[TrainingExample]:
+    """Every third has no teacher prompt, one has no advantage, one has no response."""
+    source = random.Random(seed)
+
+    def ids(low: int, high: int) -> tuple[int, ...]:
+        return tuple(source.randrange(5, 100) for _ in range(source.randint(low, high)))
+
+    made = []
+    for index in range(count):
+        response = () if index == 4 else ids(1, 12)
+        made.append(
+            TrainingExample(
+                prompt_ids=ids(2, 9),
+                response_ids=response,
+                rollout_logprobs=tuple(source.uniform(-6, -3) for _ in response),
+                teacher_prompt_ids=None if index % 3 == 2 else ids(5, 20),
+                weight=source.uniform(0.5, 2),
+                advantage=0.0 if index == 1 else source.uniform(-2, 2),
+            )
+        )
+    return made
+
+
+def gradients(
+    learner: Learner, batch: Sequence[TrainingExample], objective: Objective
+) -> tuple[torch.Tensor, Any]:
+    """What `update` hands to the optimizer."""
+    caught: list[torch.Tensor] = []
+    step = learner.optimizer.step
+
+    def spy() -> Any:
+        caught.append(
+            torch.cat([p.grad.flatten() for p in learner.optimizer.parameters if p.grad is not None])
+        )
+        return step()
+
+    learner.optimizer.step = spy  # type: ignore[method-assign]
+    metrics = learner.update(batch, objective)
+    return caught[0].clone(), metrics
+
+
+def weights(learner: Learner) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in learner.model.parameters()])
+
+
+def sequence_logits(model: Any, prompt: tuple[int, ...], response: tuple[int, ...]) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=torch.tensor([prompt + response])).logits[0]
+    return logits[len(prompt) - 1 : -1]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_distillation_gradient_equals_one_sequence_at_a_time(temperature: float) -> None:
+    """The spec's formula, (1/B) sum_i w_i mean_t r_it l_it, in a plain float64 loop."""
+    batch = examples()
+    learner = build(config(temperature=temperature), dtype=torch.float64)
+    reference = copy.deepcopy(learner.model)
+    total: Any = 0.0
+    for one in batch:
+        if one.teacher_prompt_ids is None or not one.response_ids:
+            continue
+        student = sequence_logits(reference, one.prompt_ids, one.response_ids) / temperature
+        with torch.no_grad():
+            teacher = sequence_logits(reference, one.teacher_prompt_ids, one.response_ids) / temperature
+        loss = token_divergence(student, teacher, alpha=1.0, topk=10, min_ratio=0.2)
+        chosen = student.detach().log_softmax(-1)[range(len(one.response_ids)), list(one.response_ids)]
+        ratio = (chosen - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2.0)
+        total = total + one.weight * (ratio * loss).mean() / len(batch)
+    total.backward()
+    expected = torch.cat([p.grad.flatten() for p in reference.parameters()])
+    ours, metrics = gradients(learner, batch, DISTILLATION)
+    assert (ours - expected).norm() < 1e-6 * expected.norm()
+    assert metrics["actor/loss"] == pytest.approx(total.item(), rel=1e-5)
+    assert metrics["actor/grad_norm"] == pytest.approx(expected.norm().item(), rel=1e-5)
+
+
+def test_policy_gradient_equals_one_sequence_at_a_time() -> None:
+    batch = examples()
+    learner = build(config(), dtype=torch.float64)
+    reference = copy.deepcopy(learner.model)
+    total: Any = 0.0
+    for one in batch:
+        if not one.response_ids:
+            continue
+        logprobs = sequence_logits(reference, one.prompt_ids, one.response_ids).log_softmax(-1)
+        chosen = logprobs[range(len(one.response_ids)), list(one.response_ids)]
+        ratio = (chosen.detach() - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2.0)
+        total = total - one.weight * one.advantage * (ratio * chosen).mean() / len(batch)
+    total.backward()
+    expected = torch.cat([p.grad.flatten() for p in reference.parameters()])
+    ours, metrics = gradients(learner, batch, POLICY)
+    assert (ours - expected).norm() < 1e-6 * expected.norm()
+    assert metrics["actor/trained_fraction"] == pytest.approx(5 / 7)
+
+
+@pytest.mark.parametrize("objective", [DISTILLATION, POLICY, DistillationConfig(alpha=0.5, topk=None)])
+@pytest.mark.parametrize(
+    "mode", ["seq_mean_including_empty", "token_mean", "seq_mean_token_mean", "seq_mean_token_sum"]
+)
+def test_micro_batches_and_order_do_not_change_the_gradient(objective: Objective, mode: Any) -> None:
+    batch = examples()
+    whole, expected = gradients(
+        build(config(10_000, loss_aggregation=mode), dtype=torch.float64), batch, objective
+    )
+    shuffled = random.Random(0).sample(batch, len(batch))
+    for tokens, order in ((1, batch), (50, shuffled)):
+        ours, metrics = gradients(
+            build(config(tokens, loss_aggregation=mode), dtype=torch.float64), order, objective
+        )
+        assert (ours - whole).norm() < 1e-6 * whole.norm()
+        assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+def test_learning_closes_the_gap_to_a_frozen_teacher() -> None:
+    run = config()
+    learner, batch = build(run.model_copy(update={"teacher": TeacherConfig(kind="frozen")})), examples()
+    metrics = [learner.update(batch, DISTILLATION) for _ in range(25)]
+    first, last = (m["self_distillation/teacher_student_gap"] for m in (metrics[0], metrics[-1]))
+    assert last < 0.5 * first
+    assert learner.version == 25
+
+
+def test_metrics_say_what_happened() -> None:
+    learner, batch = build(config()), examples()
+    metrics = learner.update(batch, DISTILLATION)
+    assert metrics["self_distillation/reprompt_sample_fraction"] == pytest.approx(5 / 7)
+    assert metrics["actor/trained_tokens"] == sum(
+        len(e.response_ids) for e in batch if e.teacher_prompt_ids is not None
+    )
+    assert metrics["actor/lr"] == pytest.approx(1e-4)
+    assert metrics["actor/skipped"] == metrics["self_distillation/teacher_equals_student"] == 0
+    assert 0 < metrics["actor/entropy"] <= math.log(105)
+    assert 0 < metrics["self_distillation/teacher_entropy"] <= math.log(105)
+    assert 0 < metrics["actor/is_ratio_mean"] <= 2
+    assert learner.version == 1
+    assert "self_distillation/teacher_entropy" not in learner.update(batch, POLICY)
+
+
+def test_alarm_when_the_teacher_ignores_its_prompts() -> None:
+    learner, batch = build(config()), examples()
+    same = [replace(e, teacher_prompt_ids=e.prompt_ids) for e in batch]
+    assert learner.update(same, DISTILLATION)["self_distillation/teacher_equals_student"] == 0
+    deaf = build(config())
+    with torch.no_grad():
+        deaf.model.get_output_embeddings().weight.zero_()
+    deaf.teacher = make_teacher(TeacherConfig(kind="live"), deaf.model)
+    assert deaf.update(batch, DISTILLATION)["self_distillation/teacher_equals_student"] == 1
+
+
+@pytest.mark.parametrize("objective", [DISTILLATION, POLICY])
+def test_without_signal_nothing_changes(objective: Objective) -> None:
+    learner = build(config())
+    learner.update(examples(), objective)
+    before, state = weights(learner), copy.deepcopy(learner.state_dict())
+    silent = [replace(e, teacher_prompt_ids=None, advantage=0.0) for e in examples()]
+    for batch in (silent, []):
+        metrics = learner.update(batch, objective)
+        assert metrics["actor/skipped"] == 1
+        assert metrics["actor/loss"] == metrics["actor/trained_fraction"] == 0
+    assert torch.equal(weights(learner), before)
+    assert_same(learner.state_dict(), state)
+    assert learner.version == 1
+
+
+def test_a_gradient_that_is_not_finite_skips_student_and_teacher() -> None:
+    learner, batch = build(config()), examples()
+    learner.update(batch, DISTILLATION)
+    before, state = weights(learner), copy.deepcopy(learner.state_dict())
+    broken = [replace(e, weight=float("inf")) for e in batch]
+    metrics = learner.update(broken, DISTILLATION)
+    assert metrics["actor/skipped"] == 1
+    assert not math.isfinite(metrics["actor/grad_norm"])
+    assert torch.equal(weights(learner), before)
+    assert_same(learner.state_dict(), state)
+    assert learner.update(batch, DISTILLATION)["actor/skipped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("ema", "float32"), ("ema", "bfloat16"), ("trust_region", "float32"), ("frozen", "float32")],
+)
+def test_resuming_equals_never_having_stopped(kind: Any, dtype: str) -> None:
+    run = config(compute_dtype=dtype).model_copy(
+        update={"teacher": TeacherConfig(kind=kind, update_rate=0.2)}
+    )
+    straight, stopped = build(run), build(run)
+    for seed in range(2):
+        straight.update(examples(seed=seed), DISTILLATION)
+        stopped.update(examples(seed=seed), DISTILLATION)
+    model, state = copy.deepcopy(stopped.model.state_dict()), copy.deepcopy(stopped.state_dict())
+    resumed = build(run, seed=9)
+    resumed.model.load_state_dict(model)
+    resumed.load_state_dict(state)
+    assert resumed.version == 2
+    for seed in range(2, 4):
+        expected = straight.update(examples(seed=seed), DISTILLATION)
+        assert resumed.update(examples(seed=seed), DISTILLATION) == expected
+    assert torch.equal(weights(resumed), weights(straight))
+    assert_same(resumed.state_dict(), straight.state_dict())
+
+
+def test_truncated_sampling_is_compared_on_its_support() -> None:
+    """Log-probs of an engine that samples from the nucleus give a ratio of 1."""
+    learner = build(config().model_copy(update={"rollout": RolloutConfig(top_p=0.9)}))
+    one = examples()[0]
+    with torch.no_grad():
+        logits = sequence_logits(learner.model, one.prompt_ids, one.response_ids)
+        logprobs = logits.log_softmax(-1)[range(len(one.response_ids)), list(one.response_ids)]
+        sampled = tuple((logprobs - nucleus_log_mass(logits, 0.9)).tolist())
+    metrics = learner.update([replace(one, rollout_logprobs=sampled)], DISTILLATION)
+    assert metrics["actor/is_ratio_mean"] == pytest.approx(1, abs=1e-4)
+    assert metrics["actor/rollout_logprob_gap"] < 1e-4
+
+
+def test_bfloat16_follows_float32() -> None:
+    exact, _ = gradients(build(config()), examples(), DISTILLATION)
+    learner = build(config(compute_dtype="bfloat16"))
+    ours, _ = gradients(learner, examples(), DISTILLATION)
+    assert ours.dtype == torch.float32
+    assert {p.dtype for p in learner.model.parameters()} == {torch.float32}
+    assert torch.nn.functional.cosine_similarity(ours, exact, dim=0) > 0.95
+
+
+def test_token_level_distillation_learns_something() -> None:
+    learner = build(config())
+    metrics = learner.update(examples(), DistillationConfig(token_level=True))
+    assert metrics["actor/grad_norm"] > 0
+    assert metrics["actor/skipped"] == 0
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Equal to the last bit, through nested dicts and lists."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
