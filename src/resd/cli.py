@@ -107,6 +107,9 @@ def _add_lab(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     measure = actions.add_parser("evaluate", help="measure what the lab model can do, role by role")
     measure.add_argument("--model", default="lab", help="lab, or a folder")
     measure.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    measure.add_argument("--samples", type=int, default=4, help="tries per test problem (default 4)")
+    measure.add_argument("--max-batch", type=int, default=64, help="requests at once (default 64)")
+    measure.add_argument("--seed", type=int, default=0)
     measure.add_argument("--output", type=Path, help="write the numbers to this file, as JSON")
     measure.set_defaults(run=evaluate_lab)
 

@@ -184,11 +184,12 @@ class RunConfig(Section):
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """Read a YAML file, apply dotted `key=value` overrides, check. Raises ResdError with one sentence."""
     try:
-        data = yaml.safe_load(Path(path).read_text()) or {}
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ResdError(f"config {path}: cannot be read ({error.strerror}); give a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ResdError(f"config {path}: not valid YAML ({error})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ResdError(f"config {path}: not valid YAML ({reason})") from error
     if not isinstance(data, dict):
         raise ResdError(f"config {path}: is no mapping; write keys and values, as in `model: lab`")
     for override in overrides or []:

@@ -20,15 +20,17 @@ def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
     saved = folder / "config.yaml"
     if resume and saved.is_file():
         _check_same(saved, config)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not _empty(folder):
         raise ResdError(f"output {folder}: is not empty; add --resume to go on, or choose another output")
 
 
 def open_folder(folder: Path, config: RunConfig) -> None:
-    """Make the folder and write the whole configuration, defaults and all, to `config.yaml`."""
+    """Make the folder and write the whole configuration, defaults and all, to `config.yaml`, at once."""
+    partial = folder / ".config.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        partial.write_text(to_yaml(config), encoding="utf-8")
+        partial.replace(folder / "config.yaml")
     except OSError as error:
         raise ResdError(f"output {folder}: cannot be written ({error.strerror})") from error
 
@@ -36,6 +38,11 @@ def open_folder(folder: Path, config: RunConfig) -> None:
 def to_yaml(config: RunConfig) -> str:
     """The whole configuration, defaults and all."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _empty(folder: Path) -> bool:
+    """Hidden files do not count: a run that was killed at its very start leaves one."""
+    return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def _check_same(saved: Path, config: RunConfig) -> None:

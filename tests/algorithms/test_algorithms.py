@@ -1,0 +1,134 @@
+"""Who gets a teacher prompt, and with what in it."""
+
+from typing import Any
+
+import pytest
+
+from resd.algorithms.base import peer_solution
+from resd.algorithms.grpo import GRPO
+from resd.algorithms.resd import RESD
+from resd.algorithms.sdpo import SDPO
+from resd.config import ContextConfig, DistillationConfig, PolicyConfig
+from resd.context import prompts
+from resd.context.playbook import Playbook
+from resd.context.reflection import Reflection, Tags
+from resd.context.teacher_prompt import TeacherPromptComposer
+from resd.context.updater import ContextUpdate
+from resd.records import Attempt, Problem, Response, Verdict
+from support import tiny_tokenizer
+
+REFLECTION = Reflection("an error", "a fix", ("a lesson",), Tags(), "raw")
+WORDS = ContextUpdate({"a#0": REFLECTION}, {}, {"a#0": "buffered"}, {}, [])
+
+
+def attempt(problem: str, sample: int, solved: bool) -> Attempt:
+    verdict = Verdict(float(solved), int(solved), 1, "" if solved else "it was wrong")
+    response = Response(f"{problem}#{sample}", f"try {sample}", (7, 1), (-0.5, -0.25), "stop")
+    task = Problem(problem, ({"role": "user", "content": f"Task {problem}"},))
+    return Attempt(task, sample, (2, 3), response, verdict)
+
+
+def composer(**switches: Any) -> TeacherPromptComposer:
+    config = ContextConfig(style="compact", **switches)
+    return TeacherPromptComposer(config, prompts.style("compact"), tiny_tokenizer(), thinking=False)
+
+
+def resd(distill_successes: bool = True, **switches: Any) -> RESD:
+    playbook = Playbook()
+    playbook.add("others", "Mind the start.")
+    return RESD(composer(**switches), lambda problem: playbook, DistillationConfig(), distill_successes)
+
+
+def sections(algorithm: Any, attempts: list[Attempt], context: ContextUpdate | None = None) -> list[Any]:
+    found = algorithm.teacher_prompts(attempts, context)
+    return [None if prompt is None else set(prompt.sections) for prompt in found]
+
+
+def test_resd_shows_a_failure_everything() -> None:
+    [prompt] = resd().teacher_prompts([attempt("a", 0, False)], WORDS)
+    assert prompt is not None
+    for part in ("Mind the start.", "Task a", "try 0", "it was wrong", "a fix", "buffered"):
+        assert part in prompt.text
+
+
+def test_resd_shows_a_success_its_own_solution_and_the_playbook() -> None:
+    shown = sections(resd(), [attempt("a", 0, True)], WORDS)
+    assert shown == [{"playbook", "problem", "solution"}]
+
+
+@pytest.mark.parametrize("off", [resd(distill_successes=False), resd(use_solution=False)])
+def test_resd_can_leave_successes_alone(off: RESD) -> None:
+    shown = sections(off, [attempt("a", 0, True), attempt("a", 1, False)], WORDS)
+    assert shown[0] is None
+    assert shown[1] is not None
+
+
+def test_sdpo_shows_trial_and_feedback_alone() -> None:
+    shown = sections(SDPO(composer(), DistillationConfig()), [attempt("a", 0, False)])
+    assert shown == [{"problem", "trial", "feedback"}]
+
+
+def test_sdpo_by_default_does_not_distil_a_lone_success() -> None:
+    attempts = [attempt("a", 0, True), attempt("a", 1, False), attempt("b", 0, True), attempt("b", 1, True)]
+    plain = sections(SDPO(composer(), DistillationConfig()), attempts)
+    assert plain[0] is None
+    assert plain[1] == {"problem", "trial", "feedback", "solution"}
+    assert plain[2] == plain[3] == {"problem", "solution"}  # each is shown the other
+    with_own = SDPO(composer(), DistillationConfig(), distill_successes=True)
+    prompt = with_own.teacher_prompts(attempts)[3]
+    assert prompt is not None
+    assert "try 1" in prompt.text
+
+
+def test_peer_is_the_first_other_success_at_the_same_problem() -> None:
+    attempts = [attempt("b", 0, True), attempt("a", 0, True), attempt("a", 1, True), attempt("a", 2, False)]
+    assert [peer_solution(a, attempts) for a in attempts] == ["", "try 1", "try 0", "try 0"]
+
+
+@pytest.mark.parametrize(
+    ("rebalance", "resd_weights", "sdpo_weights"),
+    [
+        (None, [2, 2 / 3, 2 / 3, 2 / 3], [1, 1, 1, 1]),
+        (True, [2, 2 / 3, 2 / 3, 2 / 3], [2, 2 / 3, 2 / 3, 2 / 3]),
+        (False, [1, 1, 1, 1], [1, 1, 1, 1]),
+    ],
+)
+def test_rebalancing_is_resds_own_and_over_the_whole_batch(
+    rebalance: bool | None, resd_weights: list[float], sdpo_weights: list[float]
+) -> None:
+    objective = DistillationConfig(rebalance=rebalance)
+    attempts = [attempt("a", 0, True), *(attempt("b", i, False) for i in range(3))]
+    for algorithm, expected in (
+        (RESD(composer(), lambda problem: Playbook(), objective), resd_weights),
+        (SDPO(composer(), objective), sdpo_weights),
+    ):
+        examples = algorithm.examples(attempts, [None] * 4)
+        assert [example.weight for example in examples] == pytest.approx(expected)
+
+
+def test_examples_keep_attempts_without_a_teacher_prompt() -> None:
+    attempts = [attempt("a", 0, True), attempt("a", 1, False)]
+    algorithm = SDPO(composer(), DistillationConfig())
+    prompts_shown = algorithm.teacher_prompts(attempts)
+    first, second = algorithm.examples(attempts, prompts_shown)
+    assert first.teacher_prompt_ids is None
+    assert prompts_shown[1] is not None
+    assert second.teacher_prompt_ids == prompts_shown[1].ids
+    assert (second.prompt_ids, second.response_ids, second.rollout_logprobs) == (
+        (2, 3),
+        (7, 1),
+        (-0.5, -0.25),
+    )
+
+
+def test_grpo_compares_tries_at_one_problem() -> None:
+    solved = (True, False, False, False)
+    attempts = [attempt("a", i, value) for i, value in enumerate(solved)]
+    attempts += [attempt("b", i, False) for i in range(2)]
+    normalised = GRPO(PolicyConfig())
+    examples = normalised.examples(attempts, normalised.teacher_prompts(attempts))
+    expected = [1.499997, -0.499999, -0.499999, -0.499999, 0, 0]  # golden vector V9
+    assert [example.advantage for example in examples] == pytest.approx(expected, abs=1e-6)
+    assert all(example.teacher_prompt_ids is None for example in examples)
+    centred = GRPO(PolicyConfig(normalize_by_std=False)).examples(attempts, [None] * 6)
+    assert [example.advantage for example in centred] == pytest.approx([0.75, -0.25, -0.25, -0.25, 0, 0])

@@ -1,0 +1,77 @@
+"""Reading and checking configurations: every mistake is one sentence."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from resd.config import RunConfig, check_config, load_config
+from resd.records import ResdError
+from resd.training.run_folder import to_yaml
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> RunConfig:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return load_config(path, list(overrides))
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, "") == RunConfig()
+
+
+def test_overrides_win_and_are_typed(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "optimizer: {learning_rate: 1.0e-5}",
+        "optimizer.learning_rate=1e-4",
+        "rollout.thinking=false",
+        "context.max_entries=null",
+        "environment.options.family=has",
+        "output=runs/a=b",
+    )
+    assert config.optimizer.learning_rate == 1e-4
+    assert config.rollout.thinking is False
+    assert config.context.max_entries is None
+    assert config.environment.options == {"family": "has"}
+    assert config.output == "runs/a=b"
+
+
+def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
+    config = RunConfig(seed=3)
+    assert check_config(yaml.safe_load(to_yaml(config)), "again") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        ("optimiser: {}", [], ["optimiser", "not a known key", "did you mean optimizer?"]),
+        (
+            "",
+            ["optimizer.learning_rat=1"],
+            ["optimizer.learning_rat", "did you mean optimizer.learning_rate?"],
+        ),
+        ("", ["optimizer.learning_rate=-1"], ["optimizer.learning_rate", "greater than 0"]),
+        ("algorithm: ppo", [], ["algorithm", "'resd', 'sdpo' or 'grpo'"]),
+        ("algorithm: grpo", [], ["rollout.n", "2 or more"]),
+        ("distillation: {token_level: true, alpha: 0.5}", [], ["token_level needs alpha 1"]),
+        ("distillation: {min_ratio: 0.9, max_ratio: 0.5}", [], ["min_ratio must not exceed max_ratio"]),
+        ("stream: {min_updates_per_batch: 9}", [], ["min_updates_per_batch must not exceed"]),
+        ("- a list", [], ["write keys and values"]),
+        ("a: [", [], ["not valid YAML"]),
+        ("", ["learning_rate"], ["key=value"]),
+        ("", ["seed.x=1", "seed=2", "seed.x=3"], ["seed is a value, not a section"]),
+        ("", ["output=[a"], ["not valid YAML"]),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ResdError) as error:
+        load(tmp_path, text, *overrides)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ResdError, match="give a YAML file"):
+        load_config(tmp_path / "none.yaml")

@@ -1,0 +1,76 @@
+"""Checkpoints appear whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from resd.records import ResdError
+from resd.training import checkpoint, journal
+from resd.training.checkpoint import RunState
+from resd.training.progress import Progress
+
+
+def write_model(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+
+
+def save(root: Path, step: int, keep: int | None = None) -> Path:
+    state = RunState(Progress(step, 1, 2, {"a": 0.1}, 3), {"playbooks": {}}, {"metrics.jsonl": 7})
+    return checkpoint.save(root, state, write_model, {"steps": step}, keep)
+
+
+def test_state_round_trip(tmp_path: Path) -> None:
+    folder = save(tmp_path, 4)
+    state = checkpoint.load_state(folder)
+    assert state == RunState(Progress(4, 1, 2, {"a": 0.1}, 3), {"playbooks": {}}, {"metrics.jsonl": 7})
+    assert checkpoint.load_learner(folder) == {"steps": 4}
+
+
+def test_only_the_newest_are_kept_by_number(tmp_path: Path) -> None:
+    for step in (8, 9, 10, 11):
+        save(tmp_path, step, keep=2)
+    assert [path.name for path in checkpoint.saved(tmp_path)] == ["10", "11"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_all_are_kept_without_a_limit(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    assert len(checkpoint.saved(tmp_path)) == 3
+
+
+def test_a_failed_save_leaves_the_last_one(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+
+    def full_disk(folder: Path) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save(tmp_path, RunState(Progress(2)), full_disk, {}, None)
+    assert checkpoint.latest(tmp_path) == tmp_path / "1"
+    save(tmp_path, 2, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path / "none") is None
+    with pytest.raises(ResdError, match=r"state\.json"):
+        checkpoint.load_state(tmp_path)
+
+
+def test_journals_are_cut_back(tmp_path: Path) -> None:
+    journal.append(tmp_path / journal.METRICS, [{"step": 1, "loss": float("nan")}])
+    sizes = journal.lengths(tmp_path)
+    journal.append(tmp_path / journal.METRICS, [{"step": 2}])
+    for step in (1, 2, 10):
+        journal.write(tmp_path / journal.ROLLOUTS / f"{step}.jsonl", [{"text": "é"}])
+    journal.cut_back(tmp_path, sizes, step=1)
+    assert journal.read(tmp_path / journal.METRICS) == [{"step": 1, "loss": None}]
+    assert [path.name for path in (tmp_path / journal.ROLLOUTS).iterdir()] == ["1.jsonl"]
+
+
+def test_a_line_cut_short_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"ste')
+    assert journal.read(path) == [{"step": 1}]
+    assert journal.read(tmp_path / "none.jsonl") == []

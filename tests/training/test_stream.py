@@ -1,0 +1,188 @@
+"""The loop: what happens in which order, what is written, and what each algorithm makes of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toy
+from resd.config import RunConfig
+from resd.training import journal
+from resd.training.console import Lines, LiveTable, summary_table
+from resd.training.plan import make_plan
+from resd.training.stream import Stream
+from support import save_tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stream:
+    stream = toy.build_toy(toy.toy_config(model, tmp_path_factory.mktemp("runs") / "resd"))
+    stream.train()
+    return stream
+
+
+def rows(stream: Stream, kind: str) -> list[dict[str, Any]]:
+    return [row for row in journal.read(stream.folder / "metrics.jsonl") if row["kind"] == kind]
+
+
+def attempts_of(stream: Stream, step: int) -> list[dict[str, Any]]:
+    return [row for row in journal.read(stream.folder / f"rollouts/{step}.jsonl") if row["kind"] == "attempt"]
+
+
+def test_updates_evaluations_and_their_places(trained: Stream) -> None:
+    all_rows = journal.read(trained.folder / "metrics.jsonl")
+    assert [(row["kind"], row["step"]) for row in all_rows] == [
+        ("evaluation", 0), ("update", 1), ("update", 2), ("evaluation", 2), ("update", 3), ("update", 4),
+        ("evaluation", 4), ("update", 5), ("update", 6), ("evaluation", 6),
+    ]  # fmt: skip
+    places = [(row["batch"], row["round"]) for row in rows(trained, "update")]
+    assert places == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_each_problem_is_in_one_batch(trained: Stream) -> None:
+    seen = [sorted({row["problem"] for row in attempts_of(trained, step)}) for step in range(1, 7)]
+    assert seen[0::2] == seen[1::2]
+    assert seen[0::2] == [["train/e", "train/t"], ["train/a", "train/o"], ["train/i", "train/n"]]
+
+
+def test_rollouts_differ_between_rounds_and_samples(trained: Stream) -> None:
+    texts = [row["response"] for step in (1, 2) for row in attempts_of(trained, step)]
+    assert len(set(texts)) == len(texts)
+
+
+def test_metrics_of_a_step_do_not_survive(trained: Stream) -> None:
+    updates = rows(trained, "update")
+    assert ["training/improved_fraction" in row for row in updates] == [False, True] * 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "training/step", "training/batch", "training/round", "train/reward/mean", "train/test_cases/mean",
+        "critic/score/mean", "response_length/mean", "response_length/max", "playbook/total_bullets",
+        "self_distillation/reprompt_sample_fraction", "self_distillation/sr_weight_max",
+        "actor/loss", "actor/lr",
+    ],
+)  # fmt: skip
+def test_names(trained: Stream, name: str) -> None:
+    assert all(isinstance(row[name], float) for row in rows(trained, "update"))
+
+
+def test_wall_times_are_kept_apart(trained: Stream) -> None:
+    assert "timing_s" not in (trained.folder / "metrics.jsonl").read_text()
+    update = journal.read(trained.folder / "timing.jsonl")[1]
+    for name in ("generate", "grade", "context", "update", "step"):
+        assert 0 <= update[f"timing_s/{name}"] <= update["timing_s/step"]
+
+
+def test_the_playbook_of_a_step_is_in_its_teacher_prompts(trained: Stream) -> None:
+    failures = [row for row in attempts_of(trained, 1) if row["reward"] == 0]
+    assert failures
+    for row in failures:
+        assert {"playbook", "trial", "feedback", "reflection"} <= set(row["teacher_sections"])
+        assert "Lesson" in row["teacher_prompt"]
+
+
+def test_the_plan_counts_what_happens(trained: Stream) -> None:
+    plan = make_plan(trained.config, problems=7, held_out=3)
+    assert (plan.batches, plan.dropped, plan.updates) == (3, 1, len(rows(trained, "update")))
+    assert plan.rollouts == sum(len(attempts_of(trained, step)) for step in range(1, 7))
+    assert plan.evaluations == len(rows(trained, "evaluation"))
+    assert plan.evaluation_samples == len(journal.read(trained.folder / "evaluations/6.jsonl"))
+
+
+def run(model: Path, output: Path, **changes: Any) -> Stream:
+    stream = toy.build_toy(toy.toy_config(model, output, **changes))
+    stream.train()
+    return stream
+
+
+def test_sdpo_has_no_playbook_and_no_reflections(model: Path, tmp_path: Path) -> None:
+    stream = run(model, tmp_path / "run", algorithm="sdpo")
+    assert not (stream.folder / "playbook.jsonl").exists()
+    for step in range(1, 7):
+        for row in attempts_of(stream, step):
+            assert not {"playbook", "reflection"} & set(row["teacher_sections"])
+            assert row["weight"] == 1
+
+
+def test_grpo_has_advantages_and_no_teacher(model: Path, tmp_path: Path) -> None:
+    stream = run(model, tmp_path / "run", algorithm="grpo", rollout={"n": 8, "max_tokens": 8})
+    found = [row for step in range(1, 7) for row in attempts_of(stream, step)]
+    assert any(row["advantage"] for row in found)
+    assert all(row["teacher_prompt"] is None for row in found)
+
+
+def test_max_updates_stops_within_a_batch_and_resumes(model: Path, tmp_path: Path) -> None:
+    def config(max_updates: int | None) -> RunConfig:
+        section = {"batch_size": 2, "updates_per_batch": 2, "max_updates": max_updates}
+        return toy.toy_config(model, tmp_path / "run", stream=section, logging={"rollouts": False})
+
+    stream = toy.build_toy(config(3))
+    stream.train()
+    assert (stream.progress.step, stream.progress.batch, stream.progress.round) == (3, 1, 1)
+    resumed = toy.build_toy(config(None), resume=True)
+    resumed.train()
+    assert [row["step"] for row in rows(resumed, "update")] == [1, 2, 3, 4, 5, 6]
+    assert not (resumed.folder / "rollouts").exists()
+
+
+def test_no_updates_is_an_evaluation(model: Path, tmp_path: Path) -> None:
+    section = {"batch_size": 2, "max_updates": 0}
+    stream = run(model, tmp_path / "run", stream=section)
+    assert [row["step"] for row in rows(stream, "evaluation")] == [0]
+
+
+def test_events_in_order(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = toy.build_toy(toy.toy_config(model, tmp_path / "run"))
+    events: list[str] = []
+
+    def spy(owner: Any, name: str) -> None:
+        call = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, **k: (events.append(name), call(*a, **k))[1])
+
+    assert stream.context is not None
+    spy(stream.engine, "submit")
+    spy(stream.context, "update")
+    spy(stream.learner, "update")
+    spy(stream.engine, "load_weights")
+    stream.update(stream.batches[0])
+    words = [event for event in events if event != "submit"]
+    assert events[0] == "submit"
+    assert words == ["update", "update", "load_weights"]  # context, learner, engine
+    assert events[-2:] == ["update", "load_weights"]
+
+
+def test_what_a_person_sees(trained: Stream) -> None:
+    from rich.console import Console
+
+    from resd.training.sinks import Record
+
+    records = [
+        Record("evaluation", 0, {"val/toy/reward/mean@2": 0.25, "val/toy/reward/best@2_bootstrap": 0.3}),
+        Record("update", 1, rows(trained, "update")[0], {"timing_s/step": 1.0}, batch=0, round=0),
+    ]
+    for kind in (Lines, LiveTable):
+        console = Console(record=True, width=120, force_terminal=kind is LiveTable)
+        sink = kind(console, updates=6)
+        for record in records:
+            sink.write(record)
+        sink.close()
+        text = console.export_text()
+        assert "reward mean@2 0.250" in text
+        assert "bootstrap" not in text
+        assert "1/6" in text
+    console = Console(record=True, width=120)
+    console.print(summary_table(trained.folder))
+    assert "letters/reward/best@2" in console.export_text()
+
+
+def test_checkpoint_state_is_plain_json(trained: Stream) -> None:
+    state = json.loads((trained.folder / "checkpoints/6/state/state.json").read_text())
+    assert set(state) == {"progress", "context", "journals"}
