@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from support import tiny_model, tiny_tokenizer
 
 from resd.generation.decoder import Decoder
 from resd.generation.engine import generate
 from resd.records import Request, ResdError
+from support import tiny_model, tiny_tokenizer
 
 FIRST, LAST = 5, 100  # ordinary tokens
 
@@ -91,7 +91,7 @@ def test_a_seed_repeats_and_another_differs(decoder: Decoder) -> None:
     (asked,) = requests(prompts([6]))
     other = dataclasses.replace(asked, id="other", seed=7)
     first, second = generate(decoder, [asked, other])
-    assert generate(decoder, [asked])[0] == first
+    assert generate(decoder, [asked])[0].token_ids == first.token_ids
     assert first.token_ids != second.token_ids
 
 
@@ -146,19 +146,19 @@ def test_each_request_has_its_own_limit(decoder: Decoder) -> None:
 def test_small_batches_give_the_same(model: Any, tokenizer: Any, decoder: Decoder, limits: Any) -> None:
     asked = requests(prompts([5, 30, 7, 2, 14]))
     small = Decoder(model, tokenizer, compute_dtype=torch.float32, **limits)
-    assert generate(small, asked) == generate(decoder, asked)
+    assert [r.token_ids for r in generate(small, asked)] == [r.token_ids for r in generate(decoder, asked)]
 
 
 def test_cancel(decoder: Decoder) -> None:
     asked = requests(prompts([5] * 4), max_tokens=64)
-    asked[0] = dataclasses.replace(asked[0], max_tokens=2)
+    asked[0] = dataclasses.replace(asked[0], max_tokens=1)
     responses = decoder.submit(asked)
     first = next(responses)
-    decoder.cancel(["r1", "r2", "unknown", first.request_id])
+    decoder.cancel(["r1", "r3", "unknown", first.request_id])
     rest = {r.request_id: r for r in responses}
-    assert rest["r1"].finish_reason == rest["r2"].finish_reason == "cancelled"
-    assert len(rest["r1"].token_ids) <= 3
-    assert rest["r3"].finish_reason != "cancelled"
+    assert rest["r1"].finish_reason == rest["r3"].finish_reason == "cancelled"
+    assert len(rest["r1"].token_ids) == 1
+    assert rest["r2"].finish_reason != "cancelled"
     assert generate(decoder, asked[1:2])[0].finish_reason != "cancelled"
 
 
@@ -215,7 +215,7 @@ def test_a_shared_module_needs_only_a_version(tokenizer: Any, dtype: torch.dtype
     generate(decoder, requests(prompts([4])))
     with torch.no_grad():
         for parameter, other in zip(model.parameters(), tiny_model(1).parameters(), strict=True):
-            parameter.copy_(3 * other)
+            parameter.copy_(other)
     decoder.load_weights((), 1)
     assert agrees(decoder, model, 1e-4 if dtype == torch.float32 else 0.1)
     with torch.no_grad():
@@ -225,7 +225,7 @@ def test_a_shared_module_needs_only_a_version(tokenizer: Any, dtype: torch.dtype
 
 
 def test_unknown_weights_are_refused(decoder: Decoder) -> None:
-    with pytest.raises(ResdError, match="model.nothing"):
+    with pytest.raises(ResdError, match=r"model\.nothing"):
         decoder.load_weights([("model.nothing", torch.zeros(1))], 1)
 
 

@@ -26,8 +26,8 @@ def _check_one(request: Request, max_positions: int) -> None:
         raise ResdError(f"{name} has max_tokens {request.max_tokens}: give it at least 1")
     if length + request.max_tokens > max_positions:
         raise ResdError(
-            f"{name} needs {length} + {request.max_tokens} tokens but the model has {max_positions} positions: "
-            f"shorten the prompt or lower max_tokens"
+            f"{name} needs {length} + {request.max_tokens} tokens but the model has {max_positions} "
+            f"positions: shorten the prompt or lower max_tokens"
         )
     if request.temperature < 0 or not 0 < request.top_p <= 1:
         raise ResdError(f"{name}: temperature must be 0 or more, and top_p above 0 and at most 1")
@@ -59,8 +59,8 @@ def cached_tokens(batch: Sequence[Request]) -> int:
     return len(batch) * (max(len(r.prompt_ids) for r in batch) + max(r.max_tokens for r in batch))
 
 
-def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts start with, leaving each at least one of its own; 0 where sharing does not pay."""
+def common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Tokens that all prompts start with, short of one of their own; 0 where sharing does not pay."""
     if len(prompts) < 2:
         return 0
     shared = 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 
 class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer, `[rows, kv_heads, capacity, head_dim]`, of which `length` columns are used."""
+    """Keys and values `[rows, kv_heads, capacity, head_dim]` of a layer; `length` columns are used."""
 
     is_sliding = False
     is_croppable = False
@@ -36,7 +35,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write `[window, kv_heads, q, head_dim]` after the used columns; return views of all used columns."""
+        """Write `[window, kv_heads, q, head_dim]` behind the used columns; return views of all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[2]
@@ -71,7 +70,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class PreallocatedCache(Cache):  # type: ignore[misc]
-    """What a transformers model takes as `past_key_values`, for `rows` sequences of at most `capacity` tokens."""
+    """What models take as `past_key_values`, for `rows` sequences of at most `capacity` tokens."""
 
     def __init__(self, layers: int, rows: int, capacity: int) -> None:
         super().__init__(layers=[PreallocatedLayer(rows, capacity) for _ in range(layers)])

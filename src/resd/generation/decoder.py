@@ -23,10 +23,10 @@ from resd.records import Request, ResdError, Response
 class Decoder:
     """Generates with a model that usually is the trainer's own module (see `GenerationEngine`).
 
-    `compute_dtype` "auto" decodes in bfloat16 on CPUs with native support and in the model's own dtype elsewhere.
-    Where it differs from the model's, the decoder keeps a copy that `load_weights` refreshes. Replies with a
-    schema start behind `grammar_after` (such as "</think>") where a thought is open. At most `max_batch` requests
-    run at once, and as many as fit into `cache_bytes` of keys and values.
+    `compute_dtype` "auto" decodes float32 weights in bfloat16 where the device computes that natively. Where
+    it differs from the model's dtype, the decoder keeps a copy that `load_weights` refreshes. Replies with a
+    schema start behind `grammar_after` (such as "</think>") where a thought is open. At most `max_batch`
+    requests run at once, and as many as fit into `cache_bytes` of keys and values.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Decoder:
         return self._generate(replies)
 
     def cancel(self, ids: Iterable[str]) -> None:
-        """Stop these requests at their next token, or before they start. Unknown and finished ids are ignored."""
+        """Stop these requests at their next token, or before they start. Other ids are ignored."""
         self._cancelled |= set(ids) & self._open
 
     def awake(self) -> AbstractContextManager[None]:
@@ -78,8 +78,8 @@ class Decoder:
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Take tensors by parameter name; what the decoder shares with the trainer costs nothing.
 
-        Without tensors, a decoder that keeps a copy in another dtype reads all of them from the model it was given.
-        Later responses carry `version`. An unknown name or a wrong shape is a `ResdError`.
+        Without tensors, a decoder that keeps a copy in another dtype reads all of them from the model that it
+        was given. Later responses carry `version`. An unknown name or a wrong shape is a `ResdError`.
         """
         own = dict(self._model.state_dict(keep_vars=False))
         pushed = list(named_tensors)
@@ -87,7 +87,9 @@ class Decoder:
             pushed = list(self._source.state_dict().items())
         for name, tensor in pushed:
             if name not in own or own[name].shape != tensor.shape:
-                raise ResdError(f"pushed weight {name!r} of shape {tuple(tensor.shape)} does not fit the decoder's model")
+                raise ResdError(
+                    f"pushed weight {name!r} of shape {tuple(tensor.shape)} does not fit the decoder's model"
+                )
             if own[name].data_ptr() != tensor.data_ptr():
                 own[name].copy_(tensor)
         self._version = version
@@ -149,7 +151,7 @@ def bytes_per_token(model: Any) -> int:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokenizer's end token, then those of the model's generation settings. `ResdError` if there are none."""
+    """The tokenizer's end token, then those of the model's generation settings; `ResdError` without any."""
     found = [tokenizer.eos_token_id]
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     found += configured if isinstance(configured, list) else [configured]

@@ -1,4 +1,4 @@
-"""Forward passes over a batch with a preallocated cache: ragged prefill behind a shared prefix, then single steps."""
+"""Forward passes with a preallocated cache: ragged prefill behind a shared prefix, then single steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resd.generation.cache import PreallocatedCache
-from resd.generation.lean import lean_step
+from resd.generation.lean import LeanStep
 from resd.records import ResdError
 
 # Rows are prefilled in slices of about this many tokens: they bound the mask's and the activations' memory.
@@ -18,12 +18,14 @@ PREFILL_TOKENS = 16384
 
 
 class BatchForward:
-    """The sequences of one batch and their cache. Columns: shared prefix, left padding, rest of the prompt, reply.
+    """One batch and its cache. Columns: shared prefix, left padding, rest of the prompt, reply.
 
     `suffixes` are the prompts without the shared `prefix`, shortest first and none empty.
     """
 
-    def __init__(self, model: Any, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], reply: int) -> None:
+    def __init__(
+        self, model: Any, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], reply: int
+    ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
@@ -40,6 +42,7 @@ class BatchForward:
         self._visible = ~padding.to(self.device)
         self._bias = self._additive(self._visible)[:, None, None]
         self._windowed = has_windows(model)
+        self._lean = None if self._windowed else LeanStep.of(model)
 
     def prefill(self) -> Tensor:
         """Logits `[B, V]` of the first token of each reply."""
@@ -55,7 +58,9 @@ class BatchForward:
     def _prefill_rows(self, rows: slice) -> Tensor:
         suffixes = self._suffixes[rows]
         width, start = len(suffixes[-1]), self._end - len(suffixes[-1])
-        ids = torch.tensor([[0] * (width - len(suffix)) + list(suffix) for suffix in suffixes], device=self.device)
+        ids = torch.tensor(
+            [[0] * (width - len(suffix)) + list(suffix) for suffix in suffixes], device=self.device
+        )
         ends = self._positions[rows, None]
         positions = (ends - width + torch.arange(width, device=self.device)).clamp(min=0)
         self.cache.seek(start, rows)
@@ -74,9 +79,8 @@ class BatchForward:
         positions = self._positions[:, None]
         self._positions = self._positions + 1
         end = self.cache.length + 1
-        logits = lean_step(self.model, ids[:, None], positions, self._bias[..., :end], self.cache)
-        if logits is not None:
-            return logits
+        if self._lean is not None:
+            return self._lean(ids, positions[:, 0], self._bias[..., :end], self.cache)
         mask = self._visible[:, :end] if self._windowed else self._bias[..., :end]
         return self._call(ids[:, None], positions, mask, self.cache)
 
@@ -108,7 +112,7 @@ class BatchForward:
 
 
 def slices(widths: Sequence[int], limit: int = PREFILL_TOKENS) -> Iterator[slice]:
-    """Cut rows of ascending width so that each slice, padded, holds at most `limit` tokens (or is one row)."""
+    """Cut rows of ascending width: each slice, padded, holds at most `limit` tokens (or is one row)."""
     start = 0
     for end in range(1, len(widths) + 1):
         if end == len(widths) or widths[end] * (end + 1 - start) > limit:
@@ -130,9 +134,14 @@ def has_windows(model: Any) -> bool:
 
 def check_model(model: Any) -> None:
     """`ResdError` for models whose state is not keys and values."""
-    kinds = set(getattr(text_config(model), "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    kinds = set(getattr(text_config(model), "layer_types", None) or ()) - {
+        "full_attention",
+        "sliding_attention",
+    }
     if kinds:
-        raise ResdError(f"the embedded decoder has no cache for layers of kind {', '.join(sorted(kinds))}: use vLLM")
+        raise ResdError(
+            f"the embedded decoder has no cache for layers of kind {', '.join(sorted(kinds))}: use vLLM"
+        )
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Reply:
         return self.constraint.allowed(self.remaining) if self.constraint else None
 
     def take(self, token: int, logprob: float, stop_ids: Sequence[int]) -> None:
-        """Append the token that was drawn (or what a grammar near its limit puts in its place), and see if that ends."""
+        """Append the drawn token, or what a grammar near its limit puts in its place; see if that ends."""
         if self.constraint is not None:
             token, stands = self.constraint.commit(token, self.remaining)
             logprob = logprob if stands else 0.0

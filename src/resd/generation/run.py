@@ -30,7 +30,9 @@ class Run:
         # Windows count columns, so between prefix and suffix there must be no padding.
         shared = 0 if has_windows(model) else common_prefix(prompts)
         reply = max(row.request.max_tokens for row in self.rows)
-        self._forward = BatchForward(model, prompts[0][:shared], [prompt[shared:] for prompt in prompts], reply)
+        self._forward = BatchForward(
+            model, prompts[0][:shared], [prompt[shared:] for prompt in prompts], reply
+        )
         self._device = self._forward.device
         self._steps = 0
         self._uniforms = self._padded_uniforms(reply)
@@ -64,7 +66,7 @@ class Run:
         return self._forward.step(self._last)
 
     def _compact(self) -> None:
-        """Drop finished rows, now and then; and read back the tokens that grammars have put in place of others."""
+        """Drop finished rows, now and then; read back what grammars have put in place of drawn tokens."""
         kept = [i for i, row in enumerate(self.rows) if row.finish_reason is None]
         if len(kept) <= (1 - COMPACT_AT) * len(self.rows):
             self._forward.keep(kept)
@@ -76,7 +78,9 @@ class Run:
             self._last = self._newest()
 
     def _newest(self) -> Tensor:
-        return torch.tensor([row.token_ids[-1] if row.token_ids else 0 for row in self.rows], device=self._device)
+        return torch.tensor(
+            [row.token_ids[-1] if row.token_ids else 0 for row in self.rows], device=self._device
+        )
 
     def _allowed(self, vocabulary: int) -> Tensor | None:
         if not any(row.constraint for row in self.rows):
@@ -104,7 +108,7 @@ class Run:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """No dropout, and no gradient checkpointing (which would switch the cache off), for a module in training."""
+    """For a module in training: no dropout, and no gradient checkpointing (it would switch the cache off)."""
     training = model.training
     if training:
         model.eval()

@@ -45,7 +45,9 @@ class SamplingParameters:
         )
 
 
-def log_probabilities(logits: Tensor, parameters: SamplingParameters, allowed: Tensor | None = None) -> Tensor:
+def log_probabilities(
+    logits: Tensor, parameters: SamplingParameters, allowed: Tensor | None = None
+) -> Tensor:
     """`[B, V]` float32 log-probabilities of the distribution to sample: after mask, temperature and top-p."""
     logits = logits.float()
     if allowed is not None:
@@ -55,7 +57,7 @@ def log_probabilities(logits: Tensor, parameters: SamplingParameters, allowed: T
 
 
 def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
-    """Keep the fewest most probable tokens that hold `top_p` of the mass, and renormalise. Rows at 1 keep all."""
+    """Keep the fewest most probable tokens that hold `top_p` of the mass, renormalised."""
     ordered, order = logprobs.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.exp()
     before = probabilities.cumsum(-1) - probabilities
@@ -66,7 +68,10 @@ def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
 
 
 def draw(logprobs: Tensor, u: Tensor, parameters: SamplingParameters) -> tuple[Tensor, Tensor]:
-    """Token ids `[B]` by inverse CDF at `u` `[B]` in [0, 1), or the mode where greedy; and their log-probs `[B]`."""
+    """Ids `[B]` by inverse CDF at `u` `[B]` in [0, 1), or the mode where greedy; and their log-probs `[B]`.
+
+    A greedy draw has the log-prob that it has at temperature 1.
+    """
     cdf = logprobs.double().exp().cumsum(-1)
     ids = torch.searchsorted(cdf, u[:, None] * cdf[:, -1:], right=True)
     if parameters.any_greedy:

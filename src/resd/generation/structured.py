@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,18 @@ from resd.records import Request, ResdError
 
 JSON_STYLE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 CACHED_GRAMMARS = 64
+# Keywords under which no bound on the length of a closing is taken for granted.
+UNBOUNDED = {
+    "$ref",
+    "allOf",
+    "not",
+    "if",
+    "pattern",
+    "format",
+    "prefixItems",
+    "patternProperties",
+    "multipleOf",
+}
 # At most this share of `max_tokens` goes to a thought that precedes the document.
 THOUGHT_SHARE = 0.5
 
@@ -35,7 +47,7 @@ class Grammars:
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def constraint(self, request: Request) -> Constraint | None:
-        """None for a request without a schema. `ResdError` for a bad schema, or one that `max_tokens` cannot hold."""
+        """None without a schema. `ResdError` for a bad schema, or one that `max_tokens` cannot hold."""
         if request.schema is None:
             return None
         matcher = self._matcher(request.schema).deep_copy()
@@ -45,8 +57,8 @@ class Grammars:
         needed = (thought.least if thought else 0) + 1
         if shortest is None or len(shortest) + needed > request.max_tokens:
             raise ResdError(
-                f"request {request.id!r}: max_tokens {request.max_tokens} cannot hold even the shortest reply that "
-                f"its schema allows; raise max_tokens or shrink the schema"
+                f"request {request.id!r}: max_tokens {request.max_tokens} cannot hold even the shortest "
+                f"reply that its schema allows; raise max_tokens or shrink the schema"
             )
         constraint.thought = thought
         return constraint
@@ -64,7 +76,9 @@ class Grammars:
         grammar = LLMatcher.grammar_from_json_schema(schema, overrides=JSON_STYLE)
         matcher = LLMatcher(self.vocabulary.grammar_tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise ResdError(f"the schema {schema[:80]} cannot be enforced: {matcher.get_error().splitlines()[0]}")
+            raise ResdError(
+                f"the schema {schema[:80]} cannot be enforced: {matcher.get_error().splitlines()[0]}"
+            )
         return matcher
 
 
@@ -93,8 +107,8 @@ class Constraint:
     def commit(self, token: int, remaining: int) -> tuple[int, bool]:
         """Take the drawn token with `remaining` left, this one included. Returns (token, whether it stands).
 
-        A token behind which the document could no longer be closed in time gives way to the first token of the
-        shortest way out, as if nothing else had been allowed.
+        A token behind which the document could no longer be closed in time gives way to the first token of
+        the shortest way out, as if nothing else had been allowed.
         """
         if self.thought is not None and self.thought.takes(token):
             if self.thought.over:
@@ -107,7 +121,7 @@ class Constraint:
         return chosen, chosen == token
 
     def _closable(self, token: int, left: int) -> int:
-        """Consume `token`, or the way out if fewer than a closing and a stop token would be `left` behind it."""
+        """Consume `token`, or the way out where the `left` tokens behind it could not close and stop."""
         known = self._path
         if not self._matcher.consume_token(token):
             raise RuntimeError(f"the grammar refused token {token}: {self._matcher.get_error()}")
@@ -147,7 +161,7 @@ class Thought:
     def before_grammar(
         cls, vocabulary: Vocabulary, marker: str | None, request: Request, shortest: int
     ) -> Thought | None:
-        """The thought that the prompt left open, or that the model may open with its first token; else None."""
+        """The thought that the prompt left open, or that the model may open at once; else None."""
         if marker is None:
             return None
         opener = marker.replace("/", "")
@@ -188,7 +202,7 @@ class Thought:
         return mask
 
     def takes(self, token: int) -> bool:
-        """Whether the token belongs to the thought (an optional one is refused by any token but its opener)."""
+        """Whether the token belongs to the thought (an optional one starts with its opener only)."""
         if self._opener is not None:
             opened, self._opener = token == self._opener, None
             return opened
@@ -206,8 +220,8 @@ def mask_of(matcher: LLMatcher, size: int) -> NDArray[np.bool_]:
 def closing_path(vocabulary: Vocabulary, matcher: LLMatcher, limit: int) -> list[int] | None:
     """A short way to a complete document: token ids, at most `limit`, or None where none was found.
 
-    Greedy: what is forced, else the allowed token that closes most. It depends on the state alone, so following
-    the path never makes it longer.
+    Greedy: what is forced, else the allowed token that closes most. It depends on the state alone, so
+    following the path never makes it longer.
     """
     matcher, path = matcher.deep_copy(), list[int]()
     while not matcher.is_accepting():
@@ -230,14 +244,16 @@ def _forced(vocabulary: Vocabulary, matcher: LLMatcher) -> list[int]:
 
 
 def _closest(vocabulary: Vocabulary, matcher: LLMatcher) -> int:
-    allowed = mask_of(matcher, len(vocabulary)).nonzero()[0]
-    return int(allowed[vocabulary.closing_rank[allowed].argmin()])
+    mask = mask_of(matcher, len(vocabulary))
+    in_string = bool(mask[vocabulary.brackets].all())
+    allowed = mask.nonzero()[0]
+    return int(allowed[vocabulary.closing_ranks[in_string][allowed].argmin()])
 
 
 def reserve_of(schema: Mapping[str, Any]) -> int | None:
     """Characters that closing can ever take, so that nothing needs checking while more tokens are left.
 
-    That is a document with every property and, in each list, no more items than are needed, or one. None where
+    That is a document with every property and, in each list, as many items as are needed, or one. None where
     no bound is known (references, patterns, free-form objects): then each token is checked.
     """
     try:
@@ -249,6 +265,8 @@ def reserve_of(schema: Mapping[str, Any]) -> int | None:
 def _longest(schema: Mapping[str, Any]) -> int:
     if "const" in schema or "enum" in schema:
         return max(len(json.dumps(value)) for value in schema.get("enum", [schema.get("const")]))
+    if unbounded := set(schema) & UNBOUNDED:
+        raise KeyError(*unbounded)
     if alternatives := schema.get("anyOf") or schema.get("oneOf"):
         return max(map(_longest, alternatives))
     if isinstance(schema["type"], list):
@@ -259,23 +277,21 @@ def _longest(schema: Mapping[str, Any]) -> int:
 def _longest_object(schema: Mapping[str, Any]) -> int:
     if schema.get("additionalProperties") is not False:
         raise KeyError("additionalProperties")
-    return 2 + sum(len(json.dumps(key)) + 4 + _longest(value) for key, value in schema.get("properties", {}).items())
+    return 2 + sum(
+        len(json.dumps(key)) + 4 + _longest(value) for key, value in schema.get("properties", {}).items()
+    )
 
 
 def _longest_string(schema: Mapping[str, Any]) -> int:
-    if "pattern" in schema or "format" in schema:
-        raise KeyError("pattern")
     # Quotes, and an escape or a character of several bytes that is still open.
     return 14 + int(schema.get("minLength", 0))
 
 
 def _longest_array(schema: Mapping[str, Any]) -> int:
-    if "prefixItems" in schema:
-        raise KeyError("prefixItems")
     return 4 + max(1, int(schema.get("minItems", 0))) * (2 + _longest(schema["items"]))
 
 
-_LENGTHS = {
+_LENGTHS: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "object": _longest_object,
     "array": _longest_array,
     "string": _longest_string,

@@ -37,7 +37,7 @@ class Vocabulary:
         if core is None:
             raise ResdError("replies with a schema need a fast tokenizer: load it with use_fast=True")
         to_bytes = _decoder_of(json.loads(core.to_str()).get("decoder"))
-        added = {i: token for i, token in core.get_added_tokens_decoder().items()}
+        added = core.get_added_tokens_decoder()
         special = frozenset(i for i, token in added.items() if token.special) | set(stop_ids)
         by_id = {i: to_bytes(token) for token, i in core.get_vocab(with_added_tokens=False).items()}
         by_id |= {i: token.content.encode() for i, token in added.items()}
@@ -54,9 +54,19 @@ class Vocabulary:
         return LLTokenizer(TokenizerWrapper(_Words(self)), n_vocab=len(self), eos_token=list(self.stop_ids))
 
     @cached_property
-    def closing_rank(self) -> NDArray[np.int64]:
-        """Rank per token: lower closes JSON sooner. The order of the shortest way out of a document."""
-        order = sorted(range(len(self)), key=lambda i: (*_closing_key(self.tokens[i]), i))
+    def closing_ranks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ranks per token, outside and inside a string: lower closes JSON sooner."""
+        return self._rank(b"}]", b'"'), self._rank(b'"', b"}]")
+
+    @cached_property
+    def brackets(self) -> list[int]:
+        """The tokens `]` and `}`. Only inside a string can both come next."""
+        return [
+            i for i, token in enumerate(self.tokens) if token in (b"]", b"}") and i not in self.special_ids
+        ]
+
+    def _rank(self, *closers: bytes) -> NDArray[np.int64]:
+        order = sorted(range(len(self)), key=lambda i: (*_closing_key(self.tokens[i], closers), i))
         rank = np.empty(len(self), dtype=np.int64)
         rank[order] = np.arange(len(self))
         return rank
@@ -81,13 +91,12 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
-def _closing_key(token: bytes) -> tuple[int, bool, int]:
-    """Ends of containers, ends of strings, separators, digits, letters, escapes, new containers: in this order."""
+def _closing_key(token: bytes, closers: tuple[bytes, ...]) -> tuple[int, bool, int]:
+    """In this order: closers, separators, digits, letters, other characters, escapes, new containers."""
     if not token:
         return (9, True, 0)
     first, only_closing = token[:1], all(byte in b'"]}' for byte in token)
-    # Opening a list or an object costs most, then an escape or a character of several bytes.
-    classes = (b"}]", b'"', b",", b" :;.-_/!?()", b"0123456789")
+    classes = (*closers, b",", b" :;.-_/!?()", b"0123456789")
     group = next((i for i, members in enumerate(classes) if first in members), 5)
     group = {b"\\": 7, b"[": 8, b"{": 8}.get(first, 6 if first >= b"\x80" else group)
     return (group, not only_closing, -len(token) if only_closing else len(token))
@@ -99,10 +108,13 @@ def _decoder_of(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:
     kinds = {part["type"] for part in parts}
     if "ByteLevel" in kinds:
         table = _byte_level_table()
-        return lambda token: bytes(table[ch] for ch in token) if all(c in table for c in token) else token.encode()
+        return lambda token: (
+            bytes(table[ch] for ch in token) if all(c in table for c in token) else token.encode()
+        )
     if unknown := kinds - {"Fuse", "Replace", "Metaspace", "ByteFallback", "Strip"}:
         raise ResdError(
-            f"replies with a schema are not supported for tokenizers that decode by {', '.join(sorted(unknown))}"
+            f"replies with a schema need a tokenizer whose bytes are known, not one that decodes by "
+            f"{', '.join(sorted(unknown))}"
         )
     replaced = [(p["pattern"].get("String", ""), p["content"]) for p in parts if p["type"] == "Replace"]
     replaced += [(p["replacement"], " ") for p in parts if p["type"] == "Metaspace"]
