@@ -115,7 +115,7 @@ def test_a_lab_model_knows_one_wording(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "model/lab.json").write_text(json.dumps({"prompts": "another"}))
-    assert "context.style=compact" in fails(capsys, "train", str(config))
+    assert "context.style to compact" in fails(capsys, "train", str(config))
 
 
 def test_an_output_that_is_not_empty(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from resd import environments
+from resd import environments, lab
 from resd.config import LoggingConfig, RunConfig
 from resd.context import prompts
 from resd.environments.base import Environment
@@ -93,13 +92,8 @@ def check_model(config: RunConfig) -> None:
         raise ResdError(
             f"model {config.model}: {folder} holds no config.json; give a folder written by save_pretrained"
         )
-    if (folder / "lab.json").is_file() and config.algorithm != "grpo":
-        wording = prompts.style(config.context.style, config.context.order).fingerprint()
-        if json.loads((folder / "lab.json").read_text())["prompts"] != wording:
-            raise ResdError(
-                f"model {config.model}: it was trained on the wording context.style=compact, "
-                "context.order=static_first and knows no other; set these two"
-            )
+    if config.algorithm != "grpo":
+        lab.check_prompts(folder, prompts.style(config.context.style, config.context.order).fingerprint())
 
 
 def check_installed(logging: LoggingConfig) -> None:
@@ -114,9 +108,7 @@ def check_installed(logging: LoggingConfig) -> None:
 def model_folder(name: str) -> Path | None:
     """The folder that `name` means; None for a hub name. Raises ResdError for a path to nothing."""
     if name == "lab":
-        from resd.lab import weights_path
-
-        return weights_path()
+        return lab.weights_path()
     path = Path(name).expanduser()
     if path.is_dir():
         return path
