@@ -11,6 +11,7 @@ import torch
 
 from resd.generation.decoder import Decoder
 from resd.generation.engine import generate
+from resd.generation.lean import LeanStep
 from resd.records import Request, ResdError
 from support import tiny_model, tiny_tokenizer
 
@@ -236,3 +237,48 @@ def test_a_module_in_training_mode_stays_so(tokenizer: Any) -> None:
     (response,) = generate(decoder, requests(prompts([9]), temperature=0.0))
     assert model.training
     assert response.token_ids == reference(model.eval(), prompts([9])[0], 24)
+
+
+def test_the_lean_step_is_for_plain_known_models() -> None:
+    model = tiny_model()
+    assert LeanStep.of(model) is not None
+    hook = model.model.layers[0].register_forward_hook(lambda *_: None)
+    assert LeanStep.of(model) is None
+    hook.remove()
+    assert LeanStep.of(small("mistral")) is None
+
+
+def small(kind: str) -> Any:
+    """Other architectures: windows of the past, partial rotation, learned positions and biases."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape: dict[str, Any] = {
+        "vocab_size": 105,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+    }
+    if kind in ("mistral", "gemma3_text"):
+        shape["sliding_window"] = 6
+    if kind == "gemma3_text":
+        shape["layer_types"] = ["sliding_attention", "full_attention"]
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)).eval()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gemma3_text", "gpt_neox"])
+@pytest.mark.parametrize("shared", [0, 20])
+def test_other_architectures(tokenizer: Any, kind: str, shared: int) -> None:
+    model = small(kind)
+    decoder = Decoder(model, tokenizer, compute_dtype=torch.float32)
+    asked = requests(prompts([3, 17, 9, 1], shared=shared))
+    for request, response in zip(asked, generate(decoder, asked), strict=True):
+        expected = scored(model, request.prompt_ids, response.token_ids, 1.0)
+        torch.testing.assert_close(torch.tensor(response.logprobs), expected, atol=1e-4, rtol=0)

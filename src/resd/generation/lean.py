@@ -120,9 +120,12 @@ class _Block:
             query, key = self.norms[0](query), self.norms[1](key)
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
         keys, values = layer.update(key[:, :, None], value)
-        # Heads that share keys become queries of one head: nothing is repeated.
-        query = query.view(rows, keys.shape[1], -1, width)
-        mixed = F.scaled_dot_product_attention(query, keys, values, bias, scale=self.scaling)
+        # On CPU the kernel repeats keys for free; elsewhere heads that share keys become queries of one head.
+        on_cpu = x.device.type == "cpu"
+        query = query[:, :, None] if on_cpu else query.view(rows, keys.shape[1], -1, width)
+        mixed = F.scaled_dot_product_attention(
+            query, keys, values, bias, scale=self.scaling, enable_gqa=on_cpu
+        )
         return F.linear(mixed.reshape(rows, -1), *self.out)
 
     def transform(self, x: Tensor) -> Tensor:
