@@ -18,6 +18,9 @@ from resd.generation.vocabulary import Vocabulary
 from resd.records import Request, ResdError
 
 JSON_STYLE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+# Without `no_forcing`, text that must come next is masked down to one tokenization of it, which need not be the
+# model's own: a model that writes `", "tag": "helpful"}` as one token would be thrown off.
+_GRAMMAR = '%llguidance {"no_forcing": true}\nstart: %json '
 CACHED_GRAMMARS = 64
 # Keywords under which no bound on the length of a closing is taken for granted.
 UNBOUNDED = {
@@ -73,7 +76,7 @@ class Grammars:
         return self._compiled[text]
 
     def _compile(self, schema: str) -> LLMatcher:
-        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=JSON_STYLE)
+        grammar = _GRAMMAR + json.dumps({**json.loads(schema), "x-guidance": JSON_STYLE})
         matcher = LLMatcher(self.vocabulary.grammar_tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise ResdError(

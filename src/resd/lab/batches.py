@@ -20,13 +20,13 @@ KINDS = tuple(SHARES)
 
 @dataclass(frozen=True)
 class Batch:
-    """`rows` [n, length]; `index` flat positions whose next token is a response token; `kind` per such token."""
+    """Padded rows, and which of their tokens are to be predicted: those of the responses, m in all."""
 
-    rows: torch.Tensor
-    index: torch.Tensor
-    targets: torch.Tensor
-    kinds: torch.Tensor
-    documents: tuple[int, ...]  # per kind
+    rows: torch.Tensor  # [n, length] token ids
+    index: torch.Tensor  # [m] flat positions in `rows` whose next token is a response token
+    targets: torch.Tensor  # [m] that next token
+    kinds: torch.Tensor  # [m] its document's place in KINDS
+    documents: tuple[int, ...]  # documents per kind
 
 
 class Encoder:
@@ -78,10 +78,12 @@ def collate(bucket: list[Encoded], width: int) -> Batch:
         index.append(np.arange(prompt - 1, len(ids) - 1) + i * width)
         targets.append(np.asarray(ids[prompt:]))
         kinds.append(np.full(len(ids) - prompt, KINDS.index(kind)))
-    counts = tuple(sum(kind == name for kind, _, _ in bucket) for name in KINDS)
     return Batch(
-        *(torch.from_numpy(array) for array in (rows, *map(np.concatenate, (index, targets, kinds)))),
-        documents=counts,
+        rows=torch.from_numpy(rows),
+        index=torch.from_numpy(np.concatenate(index)),
+        targets=torch.from_numpy(np.concatenate(targets)),
+        kinds=torch.from_numpy(np.concatenate(kinds)),
+        documents=tuple(sum(kind == name for kind, _, _ in bucket) for name in KINDS),
     )
 
 

@@ -1,4 +1,4 @@
-"""The recipe that makes the lab model: `resd lab build`. Minutes on one GPU; the same program runs on a CPU."""
+"""The recipe that makes the lab model: `resd lab build`. Minutes on one GPU; the same program runs on CPUs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from resd.lab.tokenizer import END, PAD, build_tokenizer, vocabulary
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights (with the number of workers, which decides the order of batches)."""
+    """Everything that decides the weights; the number of workers decides the order of batches."""
 
     steps: int = 9000
     tokens_per_step: int = 131_072  # padded
@@ -127,7 +127,7 @@ class Pretrainer:
             hidden = self.model.model(input_ids=rows, use_cache=False).last_hidden_state
             logits = self.model.lm_head(hidden.flatten(0, 1)[index])
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
-        losses.mean().backward()
+        losses.mean().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
@@ -141,7 +141,8 @@ class Pretrainer:
         return r.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self.step / r.steps))
 
     def _save(self) -> None:
-        state = {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        state = {"step": self.step, "model": model, "optimizer": optimizer}
         temporary = self.state_path.with_suffix(".tmp")
         torch.save(state, temporary)
         os.replace(temporary, self.state_path)
@@ -173,8 +174,8 @@ class _Log:
         seconds = time.perf_counter() - self._start
         pairs = zip(KINDS, self._sums.tolist(), self._documents, strict=True)
         nats = "  ".join(f"{kind} {total / max(n, 1):.3f}" for kind, total, n in pairs)
-        speed = self._tokens / seconds / 1e6
-        print(f"step {step}/{self._recipe.steps}  {seconds:.0f} s  {speed:.2f} M tokens/s  nats: {nats}", flush=True)
+        speed = f"{self._tokens / seconds / 1e6:.2f} M tokens/s"
+        print(f"step {step}/{self._recipe.steps}  {seconds:.0f} s  {speed}  nats: {nats}", flush=True)
         self._sums, self._documents = None, [0] * len(KINDS)
 
 

@@ -1,9 +1,9 @@
 """Synthetic transcripts for pre-training the lab model: the five things it must do, drawn without end.
 
-| kind    | prompt                                              | response                                  |
-|---------|-----------------------------------------------------|-------------------------------------------|
+| kind    | prompt                                              | response                                   |
+|---------|-----------------------------------------------------|--------------------------------------------|
 | student | the task                                            | a program; each rule kept with its prior   |
-| teacher | any of playbook, attempt, feedback, reflection, solution | a program; each rule kept as `kept` says |
+| teacher | any of what the sections hold                       | a program; each rule kept as `kept` says   |
 | reflect | playbook, task, failed attempt, feedback            | JSON: at most two broken rules, tags       |
 | tag     | playbook, task, solved attempt                      | JSON: tags                                 |
 | curate  | playbook, reflection                                | JSON: an ADD for each lesson not yet there |
@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from random import Random
 
+from resd.context.entries import SECTIONS
 from resd.context.prompts import COMPACT, assemble
 from resd.context.prompts.base import SectionName
 from resd.lab.programs import Task, variants
@@ -30,7 +31,7 @@ SHARES = {"student": 0.19, "teacher": 0.42, "reflect": 0.19, "tag": 0.06, "curat
 MAX_ENTRIES = 14  # the playbook limit of the lab recipe
 MAX_NAMED = 2  # broken rules that one reflection names
 MAX_ENTRY_ID = 199
-SLUG = {"strategies_and_insights": "sai", "problem_solving_heuristics": "prob", "common_mistakes_to_avoid": "err"}
+SLUG = {section.key: section.slug for section in SECTIONS}
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,21 @@ class Entry:
     @property
     def id(self) -> str:
         return f"{SLUG[self.rule.section]}-{self.number:05d}"
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a reflection says, in the order of its JSON keys."""
+
+    error: str
+    fix: str
+    lessons: list[str]
+
+    def render(self) -> str:
+        """As `resd.context.reflection.render_reflection` does."""
+        return "\n".join(
+            [f"Error: {self.error}", f"Fix: {self.fix}", *(f"Lesson: {it}" for it in self.lessons)]
+        )
 
 
 class Scene:
@@ -164,10 +180,16 @@ class Corpus:
     def _failed(self, scene: Scene) -> Trial:
         """Half as the untrained student fails, half as it fails late in training, with a rule or two."""
         while True:
-            quality = None if self._chance(0.5) else self._random.uniform(0.6, 0.97)
-            trial = scene.trial(self._draw(scene, lambda rule: quality or rule.prior))
+            trial = scene.trial(self._draw(scene, self._skill()))
             if trial.feedback:
                 return trial
+
+    def _skill(self) -> Callable[[Rule], float]:
+        """Rule -> P(kept): the untrained student's, or the same for all rules."""
+        if self._chance(0.5):
+            return lambda rule: rule.prior
+        quality = self._random.uniform(0.6, 0.97)
+        return lambda rule: quality
 
     def _named(self, trial: Trial) -> list[Rule]:
         """The broken rules that a reflection names: the parse error first, then any."""
@@ -226,7 +248,7 @@ class Corpus:
             "problem": scene.question,
             "trial": trial.reply if trial else "",
             "feedback": trial.feedback if trial else "",
-            "reflection": self._reflection(named) if named else "",
+            "reflection": self._words(named).render() if named else "",
             "solution": scene.replies[frozenset()] if solved else "",
         }
         return assemble(COMPACT, "solve", sections), scene.replies[broken]
@@ -237,17 +259,13 @@ class Corpus:
             return self._random.sample(scene.task.rules, self._random.randint(1, MAX_NAMED))
         return self._named(trial)
 
-    def _reflection(self, named: Sequence[Rule]) -> str:
-        parts = self._words(named)
-        return render_reflection(parts["error"], parts["fix"], parts["lessons"])
-
-    def _words(self, named: Sequence[Rule]) -> dict[str, object]:
+    def _words(self, named: Sequence[Rule]) -> Words:
         choose = self._random.choice
-        return {
-            "error": " ".join(choose(rule.errors) for rule in named),
-            "fix": " ".join(choose(rule.fixes) for rule in named),
-            "lessons": [choose(rule.lessons) for rule in named],
-        }
+        return Words(
+            error=" ".join(choose(rule.errors) for rule in named),
+            fix=" ".join(choose(rule.fixes) for rule in named),
+            lessons=[choose(rule.lessons) for rule in named],
+        )
 
     def _reflect(self, scene: Scene) -> tuple[str, str]:
         entries = self._playbook() if self._chance(0.9) else []
@@ -259,7 +277,7 @@ class Corpus:
             "feedback": trial.feedback,
         }
         tags = [(entry, _tag_of_failure(entry, trial)) for entry in entries]
-        reply = {**self._words(self._named(trial)), "tags": _tag_list(tags)}
+        reply = {**asdict(self._words(self._named(trial))), "tags": _tag_list(tags)}
         return assemble(COMPACT, "reflect", sections), json.dumps(reply)
 
     def _tag(self, scene: Scene) -> tuple[str, str]:
@@ -282,11 +300,11 @@ class Corpus:
         words = self._words(named)
         sections: dict[SectionName, str] = {
             "playbook": render_entries(entries) or COMPACT.empty_playbook,
-            "reflection": render_reflection(words["error"], words["fix"], words["lessons"]),
+            "reflection": words.render(),
         }
         operations = [
             {"type": "ADD", "section": rule.section, "content": lesson}
-            for rule, lesson in zip(named, words["lessons"], strict=True)
+            for rule, lesson in zip(named, words.lessons, strict=True)
             if rule.name not in present
         ]
         return assemble(COMPACT, "curate", sections), json.dumps({"operations": operations})
@@ -295,11 +313,6 @@ class Corpus:
 def render_entries(entries: Sequence[Entry]) -> str:
     """As `Playbook.render(counts=False, headers=False)` does."""
     return "\n".join(f"[{entry.id}] {entry.text}" for entry in entries)
-
-
-def render_reflection(error: str, fix: str, lessons: Sequence[str]) -> str:
-    """As `resd.context.reflection.render_reflection` does."""
-    return "\n".join([f"Error: {error}", f"Fix: {fix}", *(f"Lesson: {lesson}" for lesson in lessons)])
 
 
 def _tag_of_failure(entry: Entry, trial: Trial) -> str:

@@ -10,26 +10,19 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 
 from resd.environments.manufactoria import Manufactoria
-from resd.environments.manufactoria.has import ORDERED, SUBSTRING
+from resd.environments.manufactoria.has import ORDERED, SUBSTRING, HasKind
 from resd.lab.corpus import Corpus, Scene
-from resd.lab.programs import COLORS, MAX_STATES, Task, task_from_params
+from resd.lab.programs import COLORS, MAX_STATES, Task, Transitions, task_of
 from resd.records import Problem
 
 EXTRA_LENGTH = 5
 # How often each kind and number of states is drawn; sums need not be 1.
-KIND_WEIGHTS = {"substring": 0.46, "ordered": 0.36, "count": 0.18}
+KIND_WEIGHTS: Mapping[HasKind, float] = {"substring": 0.46, "ordered": 0.36, "count": 0.18}
 STATE_WEIGHTS = {1: 0.03, 2: 0.14, 3: 0.27, 4: 0.36, 5: 0.2, 6: 0.1}
-
-Language = tuple[tuple[int, ...], ...]
-
-
-def task_of(problem: Problem) -> Task:
-    """A HAS problem as the lab sees it."""
-    return task_from_params(problem.metadata["family"], problem.metadata["params"])
 
 
 def in_lab(problem: Problem) -> bool:
@@ -37,8 +30,8 @@ def in_lab(problem: Problem) -> bool:
     return task_of(problem).states <= MAX_STATES
 
 
-def language(task: Task) -> Language:
-    """Equal exactly for tasks that accept the same tapes: the minimal automaton, states numbered breadth first.
+def language(task: Task) -> Transitions:
+    """Equal exactly for tasks that accept the same tapes: the minimal automaton, its states numbered breadth first.
 
     The automata of `Task` are minimal: from different states different continuations accept.
     """
@@ -73,7 +66,8 @@ def _candidates(environment: Manufactoria) -> Iterator[Problem]:
         for family in (SUBSTRING, ORDERED):
             params = {"sequence": "".join(symbols)}
             messages = ({"role": "user", "content": family.brief(params)},)
-            yield Problem(f"{family.name}/{params['sequence']}", messages, {"family": family.name, "params": params})
+            metadata = {"family": family.name, "params": params}
+            yield Problem(f"{family.name}/{params['sequence']}", messages, metadata)
 
 
 def _weights(tasks: Sequence[Task]) -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""Lab programs: a HAS problem's automaton, written in the one way the lab model writes, with rules kept or broken.
+"""Lab programs: a HAS problem's automaton in the one form that the lab model writes, with rules kept or broken.
 
 State i is an RB puller `s<i>` whose EMPTY branch leads to its partner, the YG puller `t<i>`.
 """
@@ -8,25 +8,29 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import TypeAlias
 
+from resd.environments.manufactoria.has import HasKind, has_kind
 from resd.lab.rules import Rule, applicable
+from resd.records import Problem
 
 COLORS = "RBYG"
+Transitions: TypeAlias = tuple[tuple[int, ...], ...]
 MAX_STATES = 6  # problems with more states before acceptance are left out of the lab (long counts)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A HAS problem as the lab sees it. `goal` is the sequence, or the counts as (color, n) pairs."""
+    """A HAS problem as the lab sees it: what a tape must have, in a row, in order, or in number."""
 
-    kind: str  # "substring" | "ordered" | "count"
-    goal: tuple[str, ...] | tuple[tuple[str, int], ...]
+    kind: HasKind
+    sequence: str = ""  # "substring" and "ordered"
+    counts: tuple[tuple[str, int], ...] = ()  # "count": (color, at least)
 
     @property
-    def transitions(self) -> tuple[tuple[int, ...], ...]:
-        """[state][color index] -> next state; the number of states means "accept"."""
+    def transitions(self) -> Transitions:
+        """[state][color index] -> next state; state 0 is the first; the number of states means "accept"."""
         return _transitions(self)
 
     @property
@@ -38,21 +42,21 @@ class Task:
         return applicable(self.kind, self.states)
 
 
-def task_from_params(family: str, params: Mapping[str, Any]) -> Task:
-    """From a problem's metadata: family `contains_substring` | `contains_ordered` | `contains_count`."""
-    kind = family.removeprefix("contains_")
+def task_of(problem: Problem) -> Task:
+    """A HAS problem as the lab sees it. Raises KeyError for problems of other families."""
+    kind, params = has_kind(problem), problem.metadata["params"]
     if kind == "count":
-        return Task(kind, tuple((color, int(n)) for color, n in params["requirements"]))
-    return Task(kind, tuple(params["sequence"]))
+        return Task(kind, counts=tuple((color, n) for color, n in params["requirements"]))
+    return Task(kind, sequence=params["sequence"])
 
 
-@lru_cache(maxsize=None)
-def _transitions(task: Task) -> tuple[tuple[int, ...], ...]:
+@cache
+def _transitions(task: Task) -> Transitions:
     if task.kind == "count":
-        return _count_automaton(task.goal)  # type: ignore[arg-type]
-    sequence = "".join(task.goal)  # type: ignore[arg-type]
+        return _count_automaton(task.counts)
     step = _prefix_after if task.kind == "substring" else _subsequence_after
-    return tuple(tuple(step(sequence, state, color) for color in COLORS) for state in range(len(sequence)))
+    states = range(len(task.sequence))
+    return tuple(tuple(step(task.sequence, state, color) for color in COLORS) for state in states)
 
 
 def _prefix_after(sequence: str, matched: int, color: str) -> int:
@@ -65,18 +69,19 @@ def _subsequence_after(sequence: str, matched: int, color: str) -> int:
     return matched + (sequence[matched] == color)
 
 
-def _count_automaton(counts: Sequence[tuple[str, int]]) -> tuple[tuple[int, ...], ...]:
-    """States are the tuples of colors seen so far, capped, in product order; the last one is acceptance."""
+def _count_automaton(counts: Sequence[tuple[str, int]]) -> Transitions:
+    """States are how often each color was seen, capped, in product order; the last one is acceptance."""
     order = {seen: i for i, seen in enumerate(itertools.product(*(range(n + 1) for _, n in counts)))}
 
     def step(seen: tuple[int, ...], color: str) -> int:
         return order[tuple(min(k + (c == color), n) for k, (c, n) in zip(seen, counts, strict=True))]
 
-    return tuple(tuple(step(seen, color) for color in COLORS) for seen in order if order[seen] < len(order) - 1)
+    *open_states, _ = order
+    return tuple(tuple(step(seen, color) for color in COLORS) for seen in open_states)
 
 
 def program(task: Task, broken: Iterable[str] = ()) -> str:
-    """The program text, with the named rules broken."""
+    """The program text, with the named rules broken. Names of rules that do not apply to the task do nothing."""
     broken = frozenset(broken)
     lines = ["START start:", f"    NEXT {'t0' if 'start' in broken else 's0'}"]
     for state in range(task.states):

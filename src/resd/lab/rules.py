@@ -20,7 +20,7 @@ class Rule:
     """One habit. `kinds` are the problem kinds it applies to; `wrong_lesson` teaches the violation."""
 
     name: str
-    prior: float
+    prior: float  # P(an unconditioned program keeps the rule)
     section: str
     kinds: frozenset[str]
     lessons: tuple[str, ...]
@@ -146,6 +146,4 @@ RULE_OF_TEXT = {
 
 def applicable(kind: str, states: int) -> tuple[Rule, ...]:
     """The rules that a program of this kind can break. With one state there is no progress to reset."""
-    return tuple(
-        rule for rule in RULES if kind in rule.kinds and not (rule.name == "stay" and states == 1)
-    )
+    return tuple(rule for rule in RULES if kind in rule.kinds and not (rule.name == "stay" and states == 1))

@@ -11,18 +11,20 @@ from functools import lru_cache
 from typing import Any
 
 from resd.lab.programs import COLORS, MAX_STATES
-from resd.lab.rules import RULES
+from resd.lab.rules import RULES, Rule
 
-PAD, END, USER, SYSTEM, ASSISTANT = SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|system|>", "<|assistant|>")
+SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|system|>", "<|assistant|>")
+PAD, END, USER, SYSTEM, ASSISTANT = SPECIAL
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-MAX_ENTRY_NUMBER = 200
+MAX_ENTRY_NUMBER = 200  # entry ids up to 199 are one token each; later ones are read digit by digit
 
 STRUCTURE = (
     "```manufactoria", "\n```manufactoria", "\n```", "\nSTART start:", "\n    NEXT ", "\nEND end",
-    "\nPULLER_RB ", "\nPULLER_YG ", *(f"\n    [{color}] " for color in COLORS), "\n    [EMPTY] ", "NONE", "end",
+    "\nPULLER_RB ", "\nPULLER_YG ", *(f"\n    [{color}] " for color in COLORS), "\n    [EMPTY] ",
+    "NONE", "end",
 )  # fmt: skip
 PROMPT_WORDS = (
     "Solve", " the", " task", "Reflect", " on", " failed", " attempt", "Tag", " entries", " for", " solved",
@@ -34,8 +36,8 @@ PROMPT_WORDS = (
 )  # fmt: skip
 SLUGS = ("sai", "calc", "code", "err", "prob", "ctx", "misc")
 JSON_FRAGMENTS = (
-    "] ",     '{"error": "', '", "fix": "', '", "lessons": ["', '", "', '"], "tags": [', '"], "tags": []}', '{"tags": [',
-    '{"tags": []}', '", "tag": "helpful"}', '", "tag": "harmful"}', '", "tag": "neutral"}', ", ", "]}",
+    "] ", '{"error": "', '", "fix": "', '", "lessons": ["', '", "', '"], "tags": [', '"], "tags": []}',
+    '{"tags": [', '{"tags": []}', '", "tag": "helpful"}', '", "tag": "harmful"}', '", "tag": "neutral"}', ", ", "]}",
     '{"operations": [', '{"operations": []}', '{"type": "ADD", "section": "', '", "content": "', '"}',
     "strategies_and_insights", "formulas_and_calculations", "code_snippets_and_templates",
     "common_mistakes_to_avoid", "problem_solving_heuristics", "context_clues_and_indicators", "others",
@@ -56,12 +58,15 @@ def vocabulary() -> list[str]:
     return list(dict.fromkeys(tokens))
 
 
-def _texts(rule: Any) -> tuple[str, ...]:
+def _texts(rule: Rule) -> tuple[str, ...]:
     return (*rule.lessons, *rule.errors, *rule.fixes, rule.wrong_lesson)
 
 
 def _pattern(tokens: list[str]) -> str:
-    """Longest first. `re.escape` would write a newline as backslash + newline, which Oniguruma reads otherwise."""
+    """Longest first, then any character.
+
+    `re.escape` writes a newline as backslash + newline, which Oniguruma reads otherwise: hence the replacement.
+    """
     ordered = sorted(tokens, key=len, reverse=True)
     return "|".join(re.escape(token).replace("\\\n", "\\n") for token in ordered) + r"|[\s\S]"
 

@@ -27,6 +27,9 @@ from resd.training.run_folder import check_folder, open_folder
 from resd.training.sinks import Sink, make_sinks
 from resd.training.stream import Stream
 
+# Requests decoded at once. A CPU is busy long before a GPU is.
+MAX_BATCH = {"cpu": 64, "cuda": 512}
+
 
 def build(config: RunConfig, *, resume: bool = False, watch: Sink | None = None) -> Stream:
     """Check everything, load the model and open the run folder. `watch` is one more sink, for people.
@@ -82,7 +85,12 @@ def evaluate_model(config: RunConfig) -> Evaluation:
 def make_engine(model: Any, tokenizer: Any, config: RunConfig) -> GenerationEngine:
     """The embedded decoder on the trainer's own module. Replies with a schema start behind the thinking."""
     thinks = config.rollout.thinking and THINK_CLOSE in str(tokenizer.chat_template)
-    return Decoder(model, tokenizer, grammar_after=THINK_CLOSE if thinks else None)
+    return Decoder(
+        model,
+        tokenizer,
+        max_batch=MAX_BATCH[model.device.type],
+        grammar_after=THINK_CLOSE if thinks else None,
+    )
 
 
 def make_context(config: RunConfig, engine: GenerationEngine, tokenizer: Any) -> ContextUpdater | None:

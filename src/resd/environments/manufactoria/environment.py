@@ -16,6 +16,7 @@ from resd.chat import strip_thinking
 from resd.environments.manufactoria.families import FAMILIES, SETS
 from resd.environments.manufactoria.family import Case, Family, Params
 from resd.environments.manufactoria.feedback import FEEDBACK, Failure
+from resd.environments.manufactoria.has import states_before_acceptance
 from resd.environments.manufactoria.parser import ProgramError, parse_program
 from resd.environments.manufactoria.prompts import PROMPTS
 from resd.environments.manufactoria.tapes import build_cases, problem_key
@@ -31,19 +32,24 @@ class Manufactoria:
     """Problems of one family. `seed` decides the tapes, nothing else.
 
     `reward` "pass_rate" pays for the fraction of tapes passed, on train problems; test problems always pay
-    all or nothing, as published. Raises ResdError for an unknown family, prompt or reward.
+    all or nothing, as published. `max_states` keeps only HAS problems whose smallest automaton has at most so
+    many states before it accepts; what is left out is long counts. Raises ResdError for an unknown family,
+    prompt or reward, and for `max_states` with another family than "has".
     """
 
     family: str = "has"
     prompt: str = "full"
     reward: str = "all_or_nothing"
     seed: int = 0
+    max_states: int | None = None
     _cases: dict[str, tuple[Case, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check("family", self.family, SETS)
         _check("prompt", self.prompt, PROMPTS)
         _check("reward", self.reward, REWARDS)
+        if self.max_states is not None and self.family != "has":
+            raise ResdError(f"manufactoria: max_states is for family has, not {self.family}; leave it out")
 
     @property
     def name(self) -> str:
@@ -55,6 +61,7 @@ class Manufactoria:
         return [
             self._problem(f"{self.family}/{split}/{row:04d}", split, FAMILIES[name], params)
             for row, (name, params) in enumerate(SETS[self.family](split))
+            if self.max_states is None or states_before_acceptance(params) <= self.max_states
         ]
 
     def _problem(self, id_: str, split: str, family: Family, params: Params) -> Problem:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations, product
+from math import prod
 from random import Random
 from typing import Literal, TypeAlias
 
@@ -58,6 +59,13 @@ def _count_space() -> list[Params]:
         for numbers in product(range(1, _MOST_REQUIRED + 1), repeat=size)
         if sum(numbers) <= _MOST_REQUIRED
     ]
+
+
+def states_before_acceptance(params: Params) -> int:
+    """How many states the smallest automaton for a HAS problem has before it accepts: how long programs get."""
+    if "sequence" in params:
+        return len(params["sequence"])
+    return prod(n + 1 for _, n in params["requirements"]) - 1
 
 
 def has_substring(params: Params, tape: str) -> bool:
