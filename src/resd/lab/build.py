@@ -1,4 +1,4 @@
-"""The recipe that makes the lab model: `resd lab build`. Minutes on one GPU; the same program runs on CPUs."""
+"""The recipe that makes the lab model: `resd lab build`. Minutes on one GPU; runs on CPUs as well."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """Synthetic transcripts for pre-training the lab model: the five things it must do, drawn without end.
 
-| kind    | prompt                                              | response                                   |
-|---------|-----------------------------------------------------|--------------------------------------------|
-| student | the task                                            | a program; each rule kept with its prior   |
-| teacher | any of what the sections hold                       | a program; each rule kept as `kept` says   |
-| reflect | playbook, task, failed attempt, feedback            | JSON: at most two broken rules, tags       |
-| tag     | playbook, task, solved attempt                      | JSON: tags                                 |
-| curate  | playbook, reflection                                | JSON: an ADD for each lesson not yet there |
+| kind    | prompt                                               | response                                  |
+|---------|------------------------------------------------------|-------------------------------------------|
+| student | the task                                             | a program; each rule kept with its prior  |
+| teacher | the task and any of playbook, attempt with feedback, | a program; each rule kept as `kept` says  |
+|         | reflection, solution                                 |                                           |
+| reflect | playbook, task, failed attempt, feedback             | JSON: at most two broken rules, tags      |
+| tag     | playbook, task, solved attempt                       | JSON: tags                                |
+| curate  | playbook, reflection                                 | JSON: an ADD for each lesson not in it    |
 
 Prompts are built by the same `assemble` that training runs use; trials are judged by the real environment on
 its own tapes. `docs/lab-model.md` says what is built in.

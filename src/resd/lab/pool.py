@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 
 from resd.environments.manufactoria import Manufactoria
-from resd.environments.manufactoria.has import ORDERED, SUBSTRING, HasKind
+from resd.environments.manufactoria.has import ORDERED, SUBSTRING, HasKind, has_kind
 from resd.lab.corpus import Corpus, Scene
-from resd.lab.programs import COLORS, MAX_STATES, Task, Transitions, task_of
+from resd.lab.programs import COLORS, MAX_STATES, Task, Transitions
 from resd.records import Problem
 
 EXTRA_LENGTH = 5
@@ -25,13 +25,21 @@ KIND_WEIGHTS: Mapping[HasKind, float] = {"substring": 0.46, "ordered": 0.36, "co
 STATE_WEIGHTS = {1: 0.03, 2: 0.14, 3: 0.27, 4: 0.36, 5: 0.2, 6: 0.1}
 
 
+def task_of(problem: Problem) -> Task:
+    """A HAS problem as the lab sees it. Raises KeyError for problems of other families."""
+    kind, params = has_kind(problem), problem.metadata["params"]
+    if kind == "count":
+        return Task(kind, counts=tuple((color, n) for color, n in params["requirements"]))
+    return Task(kind, sequence=params["sequence"])
+
+
 def in_lab(problem: Problem) -> bool:
     """Whether the lab model is meant for this HAS problem."""
     return task_of(problem).states <= MAX_STATES
 
 
 def language(task: Task) -> Transitions:
-    """Equal exactly for tasks that accept the same tapes: the minimal automaton, its states numbered breadth first.
+    """Equal exactly for tasks that accept the same tapes: the smallest automaton, numbered breadth first.
 
     The automata of `Task` are minimal: from different states different continuations accept.
     """

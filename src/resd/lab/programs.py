@@ -1,4 +1,4 @@
-"""Lab programs: a HAS problem's automaton in the one form that the lab model writes, with rules kept or broken.
+"""Lab programs: a HAS problem's automaton in the form that the lab model writes, with rules kept or broken.
 
 State i is an RB puller `s<i>` whose EMPTY branch leads to its partner, the YG puller `t<i>`.
 """
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TypeAlias
 
-from resd.environments.manufactoria.has import HasKind, has_kind
+from resd.environments.manufactoria.has import HasKind
 from resd.lab.rules import Rule, applicable
-from resd.records import Problem
 
 COLORS = "RBYG"
 Transitions: TypeAlias = tuple[tuple[int, ...], ...]
@@ -40,14 +39,6 @@ class Task:
     @property
     def rules(self) -> tuple[Rule, ...]:
         return applicable(self.kind, self.states)
-
-
-def task_of(problem: Problem) -> Task:
-    """A HAS problem as the lab sees it. Raises KeyError for problems of other families."""
-    kind, params = has_kind(problem), problem.metadata["params"]
-    if kind == "count":
-        return Task(kind, counts=tuple((color, n) for color, n in params["requirements"]))
-    return Task(kind, sequence=params["sequence"])
 
 
 @cache
@@ -81,7 +72,7 @@ def _count_automaton(counts: Sequence[tuple[str, int]]) -> Transitions:
 
 
 def program(task: Task, broken: Iterable[str] = ()) -> str:
-    """The program text, with the named rules broken. Names of rules that do not apply to the task do nothing."""
+    """The program text, with the named rules broken."""
     broken = frozenset(broken)
     lines = ["START start:", f"    NEXT {'t0' if 'start' in broken else 's0'}"]
     for state in range(task.states):

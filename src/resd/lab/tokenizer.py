@@ -37,10 +37,10 @@ PROMPT_WORDS = (
 SLUGS = ("sai", "calc", "code", "err", "prob", "ctx", "misc")
 JSON_FRAGMENTS = (
     "] ", '{"error": "', '", "fix": "', '", "lessons": ["', '", "', '"], "tags": [', '"], "tags": []}',
-    '{"tags": [', '{"tags": []}', '", "tag": "helpful"}', '", "tag": "harmful"}', '", "tag": "neutral"}', ", ", "]}",
-    '{"operations": [', '{"operations": []}', '{"type": "ADD", "section": "', '", "content": "', '"}',
-    "strategies_and_insights", "formulas_and_calculations", "code_snippets_and_templates",
-    "common_mistakes_to_avoid", "problem_solving_heuristics", "context_clues_and_indicators", "others",
+    '{"tags": [', '{"tags": []}', '", "tag": "helpful"}', '", "tag": "harmful"}', '", "tag": "neutral"}',
+    ", ", "]}", '{"operations": [', '{"operations": []}', '{"type": "ADD", "section": "',
+    '", "content": "', '"}', "strategies_and_insights", "formulas_and_calculations",
+    "code_snippets_and_templates", "common_mistakes_to_avoid", "problem_solving_heuristics", "context_clues_and_indicators", "others",
 )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def _texts(rule: Rule) -> tuple[str, ...]:
 def _pattern(tokens: list[str]) -> str:
     """Longest first, then any character.
 
-    `re.escape` writes a newline as backslash + newline, which Oniguruma reads otherwise: hence the replacement.
+    `re.escape` writes a newline as backslash + newline, which Oniguruma reads otherwise.
     """
     ordered = sorted(tokens, key=len, reverse=True)
     return "|".join(re.escape(token).replace("\\\n", "\\n") for token in ordered) + r"|[\s\S]"
