@@ -40,7 +40,8 @@ JSON_FRAGMENTS = (
     '{"tags": [', '{"tags": []}', '", "tag": "helpful"}', '", "tag": "harmful"}', '", "tag": "neutral"}',
     ", ", "]}", '{"operations": [', '{"operations": []}', '{"type": "ADD", "section": "',
     '", "content": "', '"}', "strategies_and_insights", "formulas_and_calculations",
-    "code_snippets_and_templates", "common_mistakes_to_avoid", "problem_solving_heuristics", "context_clues_and_indicators", "others",
+    "code_snippets_and_templates", "common_mistakes_to_avoid", "problem_solving_heuristics",
+    "context_clues_and_indicators", "others",
 )  # fmt: skip
 
 
