@@ -1,0 +1,224 @@
+"""The numbers of the page as tables: held-out results, the comparison of runs, what went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from resd.report.runs import Row, Run, number, series, total
+
+_HELD_OUT = re.compile(r"val/(?P<source>.+)/(?P<variable>[^/]+)/(?P<statistic>mean@\d+|best@\d+|mean)")
+_WORDS = {
+    "reward": "success (reward)",
+    "test_cases": "test cases passed",
+    "response_length": "response length",
+}
+NONE = "\N{EN DASH}"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """One held-out metric: its full name, and what its parts mean."""
+
+    key: str
+    source: str
+    variable: str
+    statistic: str
+
+    @property
+    def words(self) -> str:
+        return _WORDS.get(self.variable, self.variable)
+
+    def format(self, value: float | None) -> str:
+        form = "{:.1f}" if self.variable == "response_length" else "{:.3f}"
+        return NONE if value is None else form.format(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Held-out results of one run: a row per metric, a cell per chosen evaluation, and the change."""
+
+    run: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[HeldOut, Sequence[str], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One thing that should not happen. `cells` are by run: text, and whether to look at it."""
+
+    name: str
+    meaning: str
+    cells: Sequence[tuple[str, bool]]
+
+
+def held_out(run: Run) -> list[HeldOut]:
+    """The held-out metrics that a run has, in the order of the log, without the bootstrap."""
+    keys = dict.fromkeys(key for row in run.evaluations for key in row)
+    matches = [match for key in keys if (match := _HELD_OUT.fullmatch(key))]
+    return [HeldOut(m[0], m["source"], m["variable"], m["statistic"]) for m in matches]
+
+
+def best_evaluation(run: Run) -> Row | None:
+    """The evaluation with the highest mean reward, then test cases, over all sources; the first of equals."""
+    metrics = [m for m in held_out(run) if m.statistic.startswith("mean@")]
+
+    def rank(row: Row) -> tuple[float, ...]:
+        return tuple(
+            sum(number(row, m.key) or 0.0 for m in metrics if m.variable == variable)
+            for variable in ("reward", "test_cases")
+        )
+
+    return max(run.evaluations, key=rank, default=None)
+
+
+def results(run: Run) -> Results | None:
+    """Before, best and after; None for a run that was not evaluated."""
+    best = best_evaluation(run)
+    if best is None:
+        return None
+    first, last = run.evaluations[0], run.evaluations[-1]
+    chosen = [("before", first), ("best", best), ("after", last)] if last is not first else [("only", first)]
+    columns = [f"{name} (update {row['step']})" for name, row in chosen]
+    rows = []
+    for metric in held_out(run):
+        values = [number(row, metric.key) for _, row in chosen]
+        rows.append((metric, [metric.format(value) for value in values], _change(metric, values)))
+    return Results(run.name, columns, rows)
+
+
+def comparison(runs: Sequence[Run]) -> list[tuple[str, Sequence[str]]]:
+    """(heading, one cell per run), for a table with one row per run."""
+    facts: list[tuple[str, Callable[[Run], str]]] = [
+        ("run", lambda run: run.name),
+        ("algorithm", lambda run: _text(run.setting("algorithm")).upper()),
+        ("model", lambda run: _text(run.setting("model"))),
+        ("environment", environment),
+        ("tries", lambda run: _text(run.setting("rollout.n"))),
+        ("seed", lambda run: _text(run.setting("seed"))),
+        ("updates", lambda run: str(len(run.updates))),
+    ]
+    table = [(heading, [fact(run) for run in runs]) for heading, fact in facts]
+    for metric in _shared_metrics(runs):
+        table.append((f"{metric.words} {metric.statistic}", [_before_after(run, metric) for run in runs]))
+    entries = [total(run.updates[-1:], "playbook/total_bullets") for run in runs]
+    if any(count is not None for count in entries):
+        table.append(("entries", [NONE if count is None else f"{count:.0f}" for count in entries]))
+    return [*table, ("time", [duration(run) for run in runs])]
+
+
+def summary(run: Run) -> list[tuple[str, str]]:
+    """What a reader wants to know first of one run."""
+    stream, most = run.setting("stream.batch_size"), run.setting("stream.max_updates")
+    batches = len({row.get("batch") for row in run.updates})
+    return [
+        ("run", run.name),
+        ("algorithm", _text(run.setting("algorithm")).upper()),
+        ("model", _text(run.setting("model"))),
+        ("environment", environment(run)),
+        ("seed", _text(run.setting("seed"))),
+        ("updates", f"{len(run.updates)}{f' of at most {most}' if most else ''}"),
+        ("batches", f"{batches} of {_text(stream)} problems, {_text(run.setting('rollout.n'))} tries each"),
+        ("time", duration(run)),
+    ]
+
+
+def environment(run: Run) -> str:
+    """Name and options."""
+    options = run.setting("environment.options")
+    listed = (
+        ", ".join(f"{key} {value}" for key, value in options.items()) if isinstance(options, dict) else ""
+    )
+    return _text(run.setting("environment.name")) + (f" ({listed})" if listed else "")
+
+
+def duration(run: Run) -> str:
+    """Of all updates and evaluations."""
+    seconds = (total(run.timing, "timing_s/step") or 0.0) + run.evaluation_seconds
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+# Name, metric that counts it, metric that counts the whole ("" for none), what it means.
+_COUNTS = (
+    ("reflections rejected", "context/reflections_rejected", "context/reflections", "no JSON could be read"),
+    ("curations rejected", "context/curations_rejected", "context/curations", "no JSON could be read"),
+    (
+        "curator's operations rejected",
+        "context/operations_rejected",
+        "",
+        "not a valid addition, or one too many",
+    ),
+    ("success tags rejected", "context/tag_replies_rejected", "", "no JSON could be read"),
+    ("unknown tags", "context/tags_unknown", "", "a tag of no known entry or kind"),
+    ("prompts truncated", "context/prompts_truncated", "", "reflector's and curator's prompts over budget"),
+    ("steps skipped", "actor/skipped", "updates", "the gradient was not finite; nothing was changed"),
+    ("teacher equals student", "self_distillation/teacher_equals_student", "updates", "nothing to distil"),
+)
+_SHARES = (
+    ("teacher prompts truncated", "self_distillation/reprompt_truncated_fraction", "mean share of attempts"),
+    ("responses cut at the limit", "response_length/clip_ratio", "mean share of attempts"),
+)
+
+
+def alarms(runs: Sequence[Run]) -> list[Alarm]:
+    """What should be zero, for each run; rows that no run has are left out."""
+    rows = [
+        Alarm(name, meaning, [_count(run, key, whole) for run in runs])
+        for name, key, whole, meaning in _COUNTS
+    ]
+    rows += [Alarm(name, meaning, [_share(run, key) for run in runs]) for name, key, meaning in _SHARES]
+    rows.append(
+        Alarm("metrics not finite", "NaN or infinite values in the log", [_holes(run) for run in runs])
+    )
+    return [row for row in rows if any(text != NONE for text, _ in row.cells)]
+
+
+def _count(run: Run, key: str, whole: str) -> tuple[str, bool]:
+    count = total(run.updates, key)
+    if count is None:
+        return NONE, False
+    of = len(run.updates) if whole == "updates" else total(run.updates, whole)
+    text = f"{count:.0f}" if of is None else f"{count:.0f} of {of:.0f}"
+    first = next((f", first in update {step:g}" for step, value in series(run.updates, key) if value), "")
+    return text + first, count > 0
+
+
+def _share(run: Run, key: str) -> tuple[str, bool]:
+    values = [value for _, value in series(run.updates, key)]
+    mean = sum(values) / len(values) if values else None
+    return (NONE, False) if mean is None else (f"{mean:.3f}", mean > 0)
+
+
+def _holes(run: Run) -> tuple[str, bool]:
+    rows = [*run.updates, *run.evaluations]
+    count = sum(value is None for row in rows for value in row.values())
+    return str(count), count > 0
+
+
+def _shared_metrics(runs: Sequence[Run]) -> list[HeldOut]:
+    """Success and test cases, of all runs together."""
+    metrics = {metric.key: metric for run in runs for metric in held_out(run)}
+    return [metric for metric in metrics.values() if metric.variable in ("reward", "test_cases")]
+
+
+def _before_after(run: Run, metric: HeldOut) -> str:
+    points = series(run.evaluations, metric.key)
+    if not points:
+        return NONE
+    first, last = metric.format(points[0][1]), metric.format(points[-1][1])
+    return f"{first} → {last}" if len(points) > 1 else first
+
+
+def _change(metric: HeldOut, values: Sequence[float | None]) -> str:
+    before, after = values[0], values[-1]
+    if len(values) < 2 or before is None or after is None:
+        return ""
+    text = metric.format(after - before)
+    return text.replace("-", "\N{MINUS SIGN}") if after < before else f"+{text}"
+
+
+def _text(value: object) -> str:
+    return NONE if value is None else str(value)

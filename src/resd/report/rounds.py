@@ -1,0 +1,167 @@
+"""One problem's rounds: how the model tried, what it was told, what it said of it, and what came next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resd.chat import split_thinking
+from resd.context.curation import Addition, parse_curation
+from resd.context.reflection import Reflection, parse_reflection
+from resd.records import ResdError
+from resd.report.runs import Run
+
+# A long run's rollouts are large: what is not among the first batches is not looked for.
+MOST_BATCHES = 40
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The best try at the problem in one update, and what became of it.
+
+    `solved` of `tries` tries passed all tests. `reflection` is None where there was none, such as after a
+    success; `additions` are what the curator took from it.
+    """
+
+    step: int
+    round: int
+    tries: int
+    solved: int
+    passed: int
+    total: int
+    tokens: int
+    cut: bool
+    thinking: str
+    answer: str
+    feedback: str
+    reflection: Reflection | None
+    additions: tuple[Addition, ...]
+    teacher_prompt: str | None
+    teacher_sections: Sequence[str]
+
+    @property
+    def is_solved(self) -> bool:
+        return self.solved > 0
+
+    @property
+    def pass_rate(self) -> float:
+        return self.passed / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The rounds of one problem in its batch, in order."""
+
+    problem: str
+    question: str
+    batch: int
+    rounds: Sequence[Round]
+
+    @property
+    def learned(self) -> bool:
+        """It failed first and succeeded later."""
+        return any(not r.is_solved and self.rounds[-1].step > r.step for r in self.rounds) and any(
+            later.is_solved and not self.rounds[0].is_solved for later in self.rounds[1:]
+        )
+
+    @property
+    def progress(self) -> float:
+        """How much more of the tests the last round passes than the first."""
+        return self.rounds[-1].pass_rate - self.rounds[0].pass_rate
+
+
+def choose_story(run: Run) -> Story | None:
+    """The first problem that fails and then succeeds within its batch; else the one that comes furthest.
+
+    None where rollouts were not kept.
+    """
+    furthest: Story | None = None
+    for batch in _batches(run):
+        for story in _stories(run, batch):
+            if story.learned:
+                return story
+            if furthest is None or _interest(story) > _interest(furthest):
+                furthest = story
+    return furthest
+
+
+def _interest(story: Story) -> tuple[float, int]:
+    return story.progress, len(story.rounds)
+
+
+def _batches(run: Run) -> Iterator[list[tuple[int, int, int]]]:
+    """(step, batch, round) of the first batches' updates."""
+    batches: dict[int, list[tuple[int, int, int]]] = {}
+    for row in run.updates:
+        batch = int(row.get("batch", 0))
+        batches.setdefault(batch, []).append((int(row["step"]), batch, int(row.get("round", 0))))
+    yield from list(batches.values())[:MOST_BATCHES]
+
+
+def _stories(run: Run, batch: Sequence[tuple[int, int, int]]) -> list[Story]:
+    rounds: dict[str, list[Round]] = {}
+    questions: dict[str, str] = {}
+    for step, _, number in batch:
+        try:
+            rows = run.rollouts(step)
+            for problem, tries in _by_problem(rows).items():
+                questions[problem] = str(tries[0]["question"])
+                rounds.setdefault(problem, []).append(_round(step, number, tries, rows))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResdError(
+                f"report: {run.folder}/rollouts/{step}.jsonl does not hold what it should ({error!r}); "
+                "restore the file or remove it"
+            ) from error
+    return [Story(problem, questions[problem], batch[0][1], each) for problem, each in rounds.items()]
+
+
+def _by_problem(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] == "attempt":
+            groups.setdefault(str(row["problem"]), []).append(row)
+    return groups
+
+
+def _round(step: int, number: int, tries: Rows, rows: Rows) -> Round:
+    best = max(tries, key=lambda row: (_solved(row), row["passed"]))
+    thinking, answer = split_thinking(str(best["response"]))
+    prompt = best["teacher_prompt"]
+    return Round(
+        step=step,
+        round=number,
+        tries=len(tries),
+        solved=sum(_solved(row) for row in tries),
+        passed=int(best["passed"]),
+        total=int(best["total"]),
+        tokens=int(best["tokens"]),
+        cut=best["finish_reason"] == "length",
+        thinking=thinking,
+        answer=answer,
+        feedback=str(best["feedback"]),
+        reflection=_reflection(_said(rows, "reflect", best["key"])),
+        additions=_additions(_said(rows, "curate", best["key"])),
+        teacher_prompt=None if prompt is None else str(prompt),
+        teacher_sections=[str(name) for name in best["teacher_sections"]],
+    )
+
+
+def _solved(row: Mapping[str, Any]) -> bool:
+    return bool(row["total"] > 0 and row["passed"] == row["total"])
+
+
+def _said(rows: Rows, role: str, key: object) -> str | None:
+    """The model's reply in this role about the attempt `key`."""
+    said = (r for r in rows if r["kind"] == "context" and r["role"] == role and r["key"] == key)
+    return next((str(row["output"]) for row in said), None)
+
+
+def _reflection(text: str | None) -> Reflection | None:
+    return None if text is None else parse_reflection(text, ())
+
+
+def _additions(text: str | None) -> tuple[Addition, ...]:
+    return () if text is None else parse_curation(text).additions

@@ -1,0 +1,170 @@
+"""What a run's folder holds, as values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resd.context.journal import Change
+from resd.context.playbook import Playbook, load_playbooks
+from resd.records import ResdError
+from resd.training import journal
+
+Row = Mapping[str, Any]
+Points = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as far as it is. `name` tells it from the others on the page.
+
+    `updates` and `evaluations` are rows of metrics.jsonl in order, `timing` the updates' rows of
+    timing.jsonl; `playbooks` are by problem id ("" is the global one), and `changes` are what made them.
+    """
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    updates: Sequence[Row]
+    evaluations: Sequence[Row]
+    timing: Sequence[Row]
+    evaluation_seconds: float
+    playbooks: Mapping[str, Playbook]
+    changes: Sequence[Change]
+
+    @property
+    def steps(self) -> int:
+        """Updates done."""
+        return max((row["step"] for row in (*self.updates, *self.evaluations)), default=0)
+
+    @property
+    def has_playbook(self) -> bool:
+        return bool(self.playbooks)
+
+    def setting(self, path: str) -> Any:
+        """A value of the configuration by its dotted name; None where there is none."""
+        value: Any = self.config
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def rollouts(self, step: int) -> list[dict[str, Any]]:
+        """The rows of one update, [] where they were not kept."""
+        return journal.read(self.folder / journal.ROLLOUTS / f"{step}.jsonl")
+
+
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """Load each folder once. Raises ResdError for what is no run, and for a damaged file."""
+    distinct = list({folder.resolve(): folder for folder in folders})
+    if not distinct:
+        raise ResdError("report: no runs are given; give the folder of at least one")
+    return [load_run(folder, name) for folder, name in zip(distinct, names(distinct), strict=True)]
+
+
+def load_run(folder: Path, name: str) -> Run:
+    """Read one run's journals. A last line that is being written is left out."""
+    for file in (journal.METRICS, "config.yaml"):
+        if not (folder / file).is_file():
+            raise ResdError(f"report: {folder} holds no {file}; give the folder of a run")
+    rows = _checked(folder / journal.METRICS)
+    timing = _checked(folder / journal.TIMING)
+    path = folder / journal.PLAYBOOK
+    return Run(
+        name=name,
+        folder=folder,
+        config=_config(folder / "config.yaml"),
+        updates=_kind(rows, "update"),
+        evaluations=_kind(rows, "evaluation"),
+        timing=_kind(timing, "update"),
+        evaluation_seconds=sum(
+            number(row, "timing_s/evaluation") or 0.0 for row in _kind(timing, "evaluation")
+        ),
+        playbooks=load_playbooks(path) if path.is_file() else {},
+        changes=journal.read(path),
+    )
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths, equally deep, that tell them apart."""
+    depth = max(len(folder.parts) for folder in folders)
+    for length in range(1, depth + 1):
+        ends = ["/".join(folder.parts[-length:]) for folder in folders]
+        if len(set(ends)) == len(ends):
+            return ends
+    return [str(folder) for folder in folders]
+
+
+def number(row: Row, key: str) -> float | None:
+    """A finite number of a row; None where it is missing, or was not finite."""
+    value = row.get(key)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good and value is not None else None
+
+
+def series(rows: Sequence[Row], key: str) -> Points:
+    """(step, value) of the rows that have a value."""
+    return tuple((row["step"], value) for row in rows if (value := number(row, key)) is not None)
+
+
+def total(rows: Sequence[Row], key: str) -> float | None:
+    """The sum over all rows; None when no row has the metric."""
+    values = [value for _, value in series(rows, key)]
+    return sum(values) if values else None
+
+
+def batch_ends(run: Run) -> tuple[float, ...]:
+    """Where one batch was left for the next, between two updates."""
+    pairs = zip(run.updates, run.updates[1:], strict=False)
+    return tuple(before["step"] + 0.5 for before, after in pairs if before.get("batch") != after.get("batch"))
+
+
+def tags_by_update(run: Run, tag: str) -> Points:
+    """How often entries of the global playbook were given `tag`, by update; () in per_example mode.
+
+    Every context update ends with one "advance", which is what divides the journal into updates.
+    """
+    if set(run.playbooks) != {""}:
+        return ()
+    counts = [0]
+    for change in run.changes:
+        counts[-1] += change["op"] == "tag" and change["tag"] == tag
+        if change["op"] == "advance":
+            counts.append(0)
+    steps = [row["step"] for row in run.updates]
+    return tuple(zip(steps, map(float, counts), strict=False))
+
+
+def _kind(rows: Sequence[Row], kind: str) -> list[Row]:
+    return [row for row in rows if row["kind"] == kind]
+
+
+def _checked(path: Path) -> list[dict[str, Any]]:
+    """The rows of a journal, each of which says what it is and when it was."""
+    rows = journal.read(path)
+    for line, row in _bad(rows):
+        raise ResdError(
+            f"journal {path}, line {line}: has no kind and step ({', '.join(row) or 'empty'}); "
+            "restore the file or cut it before this line"
+        )
+    return rows
+
+
+def _bad(rows: Sequence[Row]) -> Iterator[tuple[int, Row]]:
+    for line, row in enumerate(rows, start=1):
+        if row.get("kind") not in ("update", "evaluation") or number(row, "step") is None:
+            yield line, row
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ResdError(f"config {path}: is not valid YAML; restore the file") from error
+    if not isinstance(config, dict):
+        raise ResdError(f"config {path}: is no mapping; restore the file")
+    return config
