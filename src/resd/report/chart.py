@@ -48,14 +48,14 @@ def line_chart(title: str, unit: str, lines: Sequence[Line], frame: Frame) -> Ma
     return _svg(title, [*_axes(unit, frame, x, y, marks), *drawn])
 
 
-def stacked_bars(title: str, unit: str, parts: Sequence[Line], frame: Frame) -> Markup:
-    """The parts of each update's sum, one on another. Neighbours share a bar where there are too many."""
+def stacked_bars(title: str, unit: str, parts: Sequence[Line], frame: Frame, top: float) -> Markup:
+    """The parts of each update's sum, one on another, on an axis to `top`. Too many share bars."""
     steps = sorted({step for part in parts for step, _ in part.points})
     group = -(-len(steps) // MOST_BARS) or 1
     bars = [steps[i : i + group] for i in range(0, len(steps), group)]
     values = {part.label: dict(part.points) for part in parts}
     heights = [[sum(values[p.label].get(s, 0.0) for s in bar) / len(bar) for p in parts] for bar in bars]
-    marks = ticks(0.0, max((sum(height) for height in heights), default=1.0))
+    marks = ticks(0.0, top)
     x, y = Scale(*widen(0.5, max(frame.last, 1) + 0.5), LEFT, WIDTH - RIGHT), _y_scale(marks)
     drawn = [_bar(bar, height, parts, x, y) for bar, height in zip(bars, heights, strict=True)]
     return _svg(title, [*_axes(unit, frame, x, y, marks), *drawn])

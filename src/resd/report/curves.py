@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from resd.report.chart import Frame, Line, line_chart, stacked_bars, swatch
 from resd.report.results import HeldOut, held_out
-from resd.report.runs import Points, Run, batch_ends, number, series, tags_by_update
+from resd.report.runs import Points, Row, Run, batch_ends, number, series, tags_by_update
 
 Source = Callable[[Run], Points]
 
@@ -79,7 +79,9 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
     frame = Frame(max(run.steps for run in runs), shared_boundaries(runs))
     specs = [*_held_out_specs(runs), *TRAINING]
     drawn = [_figure(title, unit, curves, runs, frame) for title, unit, curves in specs]
-    return [figure for figure in [*drawn, *(_seconds(run, len(runs), frame) for run in runs)] if figure]
+    slowest = max((s for run in runs for _, s in series(run.timing, "timing_s/step")), default=0.0)
+    timed = [_seconds(run, len(runs), frame, slowest) for run in runs]
+    return [figure for figure in [*drawn, *timed] if figure]
 
 
 def shared_boundaries(runs: Sequence[Run]) -> tuple[float, ...]:
@@ -116,21 +118,19 @@ def _figure(
     return Figure(title, line_chart(title, unit, lines, frame), [(swatch(x), x.label) for x in lines])
 
 
-def _seconds(run: Run, runs: int, frame: Frame) -> Figure | None:
-    """Where the time of each update went; what no phase claims is "other"."""
-    steps = dict(series(run.timing, "timing_s/step"))
+def _seconds(run: Run, runs: int, frame: Frame, slowest: float) -> Figure | None:
+    """Where the time of each update went; what no phase claims is "other". All runs share the axis."""
+    steps = {step for step, _ in series(run.timing, "timing_s/step")}
     if not steps:
         return None
     phases = {name: series(run.timing, f"timing_s/{name}") for name in PHASES}
-    phases["other"] = tuple(
-        (step, _rest(row, steps[step])) for row in run.timing if (step := row["step"]) in steps
-    )
+    phases["other"] = tuple((row["step"], _rest(row)) for row in run.timing if row["step"] in steps)
     parts = [Line(name, points, i) for i, (name, points) in enumerate(phases.items()) if points]
     title = "Seconds per update" + (f": {run.name}" if runs > 1 else "")
     legend = [(swatch(part, bar=True), part.label) for part in parts]
-    return Figure(title, stacked_bars(title, "seconds", parts, frame), legend)
+    return Figure(title, stacked_bars(title, "seconds", parts, frame, slowest), legend)
 
 
-def _rest(row: object, whole: float) -> float:
-    assert isinstance(row, dict)
-    return max(0.0, whole - sum(number(row, f"timing_s/{name}") or 0.0 for name in PHASES))
+def _rest(row: Row) -> float:
+    claimed = sum(number(row, f"timing_s/{name}") or 0.0 for name in PHASES)
+    return max(0.0, (number(row, "timing_s/step") or 0.0) - claimed)

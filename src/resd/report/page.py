@@ -13,7 +13,7 @@ from resd import __version__
 from resd.context.entries import SECTIONS
 from resd.context.playbook import Playbook
 from resd.report.curves import figures
-from resd.report.results import alarms, comparison, results, summary
+from resd.report.results import alarms, comparison, results, shared_facts
 from resd.report.rounds import choose_story
 from resd.report.runs import Run
 
@@ -49,7 +49,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "runs": [run.name for run in runs],
         "several": len(runs) > 1,
-        "summary": summary(runs[0]),
+        "facts": shared_facts(runs),
         "comparison": comparison(runs),
         "results": {name: table for name, table in tables.items() if table},
         "figures": figures(runs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resd.report.runs import Row, Run, number, series, total
@@ -88,40 +88,45 @@ def results(run: Run) -> Results | None:
     return Results(run.name, columns, rows)
 
 
+def facts(run: Run) -> dict[str, str]:
+    """What a reader wants to know first of a run."""
+    most = run.setting("stream.max_updates")
+    batches = len({row.get("batch") for row in run.updates})
+    return {
+        "algorithm": _text(run.setting("algorithm")).upper(),
+        "model": _text(run.setting("model")),
+        "environment": environment(run),
+        "seed": _text(run.setting("seed")),
+        "updates done": f"{len(run.updates)}{f' of at most {most}' if most else ''}",
+        "batches": f"{batches} of {_text(run.setting('stream.batch_size'))} problems",
+        "tries per problem": _text(run.setting("rollout.n")),
+        "time": duration(run),
+    }
+
+
+def shared_facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """The facts that all runs have in common: all of them, for one run."""
+    first, *others = [facts(run) for run in runs]
+    return [(name, value) for name, value in first.items() if all(o[name] == value for o in others)]
+
+
 def comparison(runs: Sequence[Run]) -> list[tuple[str, Sequence[str]]]:
-    """(heading, one cell per run), for a table with one row per run."""
-    facts: list[tuple[str, Callable[[Run], str]]] = [
-        ("run", lambda run: run.name),
-        ("algorithm", lambda run: _text(run.setting("algorithm")).upper()),
-        ("model", lambda run: _text(run.setting("model"))),
-        ("environment", environment),
-        ("tries", lambda run: _text(run.setting("rollout.n"))),
-        ("seed", lambda run: _text(run.setting("seed"))),
-        ("updates", lambda run: str(len(run.updates))),
-    ]
-    table = [(heading, [fact(run) for run in runs]) for heading, fact in facts]
-    for metric in _shared_metrics(runs):
-        table.append((f"{metric.words} {metric.statistic}", [_before_after(run, metric) for run in runs]))
+    """(heading, one cell per run), for a table with one row per run: what differs, and what came of it."""
+    shared = dict(shared_facts(runs))
+    each = [facts(run) for run in runs]
+    differing = [name for name in each[0] if name not in shared and name != "batches"]
+    table: list[tuple[str, Sequence[str]]] = [("run", [run.name for run in runs])]
+    table += [(name, [one[name] for one in each]) for name in differing]
+    metrics = _shared_metrics(runs)
+    several = len({metric.source for metric in metrics}) > 1
+    for metric in metrics:
+        heading = f"{'success' if metric.variable == 'reward' else 'tests'} {metric.statistic}"
+        cells = [_before_after(run, metric) for run in runs]
+        table.append((f"{metric.source}: {heading}" if several else heading, cells))
     entries = [total(run.updates[-1:], "playbook/total_bullets") for run in runs]
     if any(count is not None for count in entries):
         table.append(("entries", [NONE if count is None else f"{count:.0f}" for count in entries]))
-    return [*table, ("time", [duration(run) for run in runs])]
-
-
-def summary(run: Run) -> list[tuple[str, str]]:
-    """What a reader wants to know first of one run."""
-    stream, most = run.setting("stream.batch_size"), run.setting("stream.max_updates")
-    batches = len({row.get("batch") for row in run.updates})
-    return [
-        ("run", run.name),
-        ("algorithm", _text(run.setting("algorithm")).upper()),
-        ("model", _text(run.setting("model"))),
-        ("environment", environment(run)),
-        ("seed", _text(run.setting("seed"))),
-        ("updates", f"{len(run.updates)}{f' of at most {most}' if most else ''}"),
-        ("batches", f"{batches} of {_text(stream)} problems, {_text(run.setting('rollout.n'))} tries each"),
-        ("time", duration(run)),
-    ]
+    return table
 
 
 def environment(run: Run) -> str:
@@ -153,9 +158,17 @@ _COUNTS = (
     ),
     ("success tags rejected", "context/tag_replies_rejected", "", "no JSON could be read"),
     ("unknown tags", "context/tags_unknown", "", "a tag of no known entry or kind"),
-    ("prompts truncated", "context/prompts_truncated", "", "reflector's and curator's prompts over budget"),
-    ("steps skipped", "actor/skipped", "updates", "the gradient was not finite; nothing was changed"),
+    (
+        "prompts truncated",
+        "context/prompts_truncated",
+        "",
+        "of reflector, tagger and curator, over the token budget",
+    ),
     ("teacher equals student", "self_distillation/teacher_equals_student", "updates", "nothing to distil"),
+)
+_SKIPPED = (
+    ("gradient not finite", False, "the step was skipped; no weight was changed"),
+    ("nothing to learn from", True, "no attempt had a teacher prompt or an advantage; the step was skipped"),
 )
 _SHARES = (
     ("teacher prompts truncated", "self_distillation/reprompt_truncated_fraction", "mean share of attempts"),
@@ -170,6 +183,8 @@ def alarms(runs: Sequence[Run]) -> list[Alarm]:
         for name, key, whole, meaning in _COUNTS
     ]
     rows += [Alarm(name, meaning, [_share(run, key) for run in runs]) for name, key, meaning in _SHARES]
+    for name, idle, meaning in _SKIPPED:
+        rows.append(Alarm(name, meaning, [_skipped(run, idle=idle) for run in runs]))
     rows.append(
         Alarm("metrics not finite", "NaN or infinite values in the log", [_holes(run) for run in runs])
     )
@@ -184,6 +199,15 @@ def _count(run: Run, key: str, whole: str) -> tuple[str, bool]:
     text = f"{count:.0f}" if of is None else f"{count:.0f} of {of:.0f}"
     first = next((f", first in update {step:g}" for step, value in series(run.updates, key) if value), "")
     return text + first, count > 0
+
+
+def _skipped(run: Run, *, idle: bool) -> tuple[str, bool]:
+    """Updates without an optimizer step: those that had nothing to train on, or the others."""
+    rows = [row for row in run.updates if "actor/skipped" in row]
+    skipped = [row for row in rows if row["actor/skipped"]]
+    hits = [row for row in skipped if (number(row, "actor/trained_fraction") == 0) == idle]
+    first = f", first in update {hits[0]['step']}" if hits else ""
+    return (f"{len(hits)} of {len(rows)}{first}", bool(hits)) if rows else (NONE, False)
 
 
 def _share(run: Run, key: str) -> tuple[str, bool]:
@@ -217,6 +241,8 @@ def _change(metric: HeldOut, values: Sequence[float | None]) -> str:
     if len(values) < 2 or before is None or after is None:
         return ""
     text = metric.format(after - before)
+    if float(text) == 0:
+        return text.lstrip("-")
     return text.replace("-", "\N{MINUS SIGN}") if after < before else f"+{text}"
 
 

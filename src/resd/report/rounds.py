@@ -62,10 +62,9 @@ class Story:
 
     @property
     def learned(self) -> bool:
-        """It failed first and succeeded later."""
-        return any(not r.is_solved and self.rounds[-1].step > r.step for r in self.rounds) and any(
-            later.is_solved and not self.rounds[0].is_solved for later in self.rounds[1:]
-        )
+        """A round that failed is followed, at once or later, by one that succeeded."""
+        outcomes = [r.is_solved for r in self.rounds]
+        return False in outcomes and True in outcomes[outcomes.index(False) :]
 
     @property
     def progress(self) -> float:
