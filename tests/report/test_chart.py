@@ -1,8 +1,10 @@
 """The SVG: well-formed, inside its frame, in the right order."""
 
+import math
 import re
 import xml.etree.ElementTree as ET
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from resd.report.chart import (
     LEFT,
     MOST_BARS,
     MOST_MARKERS,
+    MOST_POINTS,
     RIGHT,
     TOP,
     WIDTH,
@@ -20,6 +23,7 @@ from resd.report.chart import (
     line_chart,
     stacked_bars,
     swatch,
+    thinned,
 )
 
 
@@ -71,6 +75,17 @@ def test_bars_stack_to_the_sum_and_share_when_there_are_many() -> None:
     many = Line("a", tuple((float(i), 1.0) for i in range(1, 1001)))
     bars = ET.fromstring(stacked_bars("t", "s", [many], Frame(1000), 1.0)).findall("rect")
     assert 0 < len(bars) <= MOST_BARS
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=1000))
+def test_long_curves_are_thinned_to_means(values: list[float]) -> None:
+    points = tuple((float(i), value) for i, value in enumerate(values))
+    thin = thinned(points)
+    assert len(thin) <= MOST_POINTS
+    assert (thin == points) == (len(points) <= MOST_POINTS)
+    size = math.ceil(len(points) / MOST_POINTS)
+    assert thin[0][1] == pytest.approx(sum(values[:size]) / size)
+    assert points[0][0] <= thin[0][0] <= thin[-1][0] <= points[-1][0]
 
 
 def test_swatches() -> None:

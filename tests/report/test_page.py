@@ -124,6 +124,13 @@ def test_several_runs_share_the_curves(make_run: MakeRun, tmp_path: Path) -> Non
     assert playbook.count("<polyline") == 1
 
 
+def test_many_runs_get_a_chart_for_every_curve(make_run: MakeRun, tmp_path: Path) -> None:
+    _, html = report(tmp_path, *(make_run(name) for name in "abc"))
+    charts = [part for part in html.split("<figure>") if "<figcaption>Training success" in part]
+    assert [chart.count("<polyline") for chart in charts] == [3, 3]
+    assert "Held-out success (reward): toy, best@2" in html
+
+
 @pytest.mark.parametrize("algorithm", ["resd", "grpo"])
 @pytest.mark.parametrize(("steps", "evaluated"), [(0, ()), (0, (0,)), (1, ()), (1, (0,)), (3, (0, 2))])
 def test_partial_runs(

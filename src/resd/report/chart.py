@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 from markupsafe import Markup
 
@@ -15,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 16, 26, 38
 COLORS = 8  # in the style sheet
 DASHES = ("", "6 4", "2 3", "8 3 2 3")
 # More than this are not drawn one by one.
-MOST_MARKERS, MOST_BOUNDARIES, MOST_BARS = 60, 60, 120
+MOST_MARKERS, MOST_BOUNDARIES, MOST_BARS, MOST_POINTS = 60, 60, 120, 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,20 @@ class Frame:
 
 
 def line_chart(title: str, unit: str, lines: Sequence[Line], frame: Frame) -> Markup:
-    """Curves by update. The vertical axis starts at 0, or below where values do."""
+    """Curves by update, thinned where they are long. The vertical axis starts at 0, or at values below."""
+    lines = [replace(line, points=thinned(line.points)) for line in lines]
     values = [value for line in lines for _, value in line.points]
     x, marks = frame.x(), ticks(min(0.0, *values), max(0.0, *values))
     y = _y_scale(marks)
     drawn = [_curve(line, x, y) for line in lines if line.points]
     return _svg(title, [*_axes(unit, frame, x, y, marks), *drawn])
+
+
+def thinned(points: Points) -> Points:
+    """The points themselves, or the means of as many neighbours as leave at most `MOST_POINTS`."""
+    size = -(-len(points) // MOST_POINTS) or 1
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return tuple((fmean(s for s, _ in group), fmean(v for _, v in group)) for group in groups)
 
 
 def stacked_bars(title: str, unit: str, parts: Sequence[Line], frame: Frame, top: float) -> Markup:

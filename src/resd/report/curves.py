@@ -12,6 +12,10 @@ from resd.report.results import HeldOut, held_out
 from resd.report.runs import Points, Row, Run, batch_ends, number, series, tags_by_update
 
 Source = Callable[[Run], Points]
+# Title, unit, curves by name.
+Spec = tuple[str, str, dict[str, Source]]
+# So many runs get a chart for every curve.
+CROWD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,7 @@ def evaluation(key: str) -> Source:
     return lambda run: series(run.evaluations, key)
 
 
-# Title, unit, curves by name.
-TRAINING: tuple[tuple[str, str, dict[str, Source]], ...] = (
+TRAINING: tuple[Spec, ...] = (
     (
         "Training success",
         "share",
@@ -78,6 +81,8 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
     """Held-out results first, then training, then time."""
     frame = Frame(max(run.steps for run in runs), shared_boundaries(runs))
     specs = [*_held_out_specs(runs), *TRAINING]
+    if len(runs) >= CROWD:
+        specs = [part for spec in specs for part in _apart(spec)]
     drawn = [_figure(title, unit, curves, runs, frame) for title, unit, curves in specs]
     slowest = max((s for run in runs for _, s in series(run.timing, "timing_s/step")), default=0.0)
     timed = [_seconds(run, len(runs), frame, slowest) for run in runs]
@@ -91,7 +96,15 @@ def shared_boundaries(runs: Sequence[Run]) -> tuple[float, ...]:
     return longest if same else ()
 
 
-def _held_out_specs(runs: Sequence[Run]) -> list[tuple[str, str, dict[str, Source]]]:
+def _apart(spec: Spec) -> list[Spec]:
+    """One chart for each of its curves."""
+    title, unit, curves = spec
+    if len(curves) == 1:
+        return [spec]
+    return [(f"{title}, {name}", unit, {name: source}) for name, source in curves.items()]
+
+
+def _held_out_specs(runs: Sequence[Run]) -> list[Spec]:
     """One chart for each held-out source and variable."""
     groups: dict[tuple[str, str], dict[str, HeldOut]] = {}
     for found in (found for run in runs for found in held_out(run) if found.variable != "response_length"):

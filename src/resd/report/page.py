@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from resd import __version__
 from resd.context.entries import SECTIONS
 from resd.context.playbook import Playbook
-from resd.report.curves import figures
+from resd.report.chart import MOST_BOUNDARIES
+from resd.report.curves import figures, shared_boundaries
 from resd.report.results import alarms, comparison, results, shared_facts
 from resd.report.rounds import choose_story
 from resd.report.runs import Run
@@ -53,6 +54,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
         "comparison": comparison(runs),
         "results": {name: table for name, table in tables.items() if table},
         "figures": figures(runs),
+        "batches_drawn": 0 < len(shared_boundaries(runs)) <= MOST_BOUNDARIES,
         "shelves": [shelf(run) for run in runs if run.has_playbook],
         "sections": {section.key: section.title.capitalize() for section in SECTIONS},
         "stories": {name: story for name, story in stories.items() if story},

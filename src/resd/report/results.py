@@ -99,7 +99,7 @@ def facts(run: Run) -> dict[str, str]:
         "seed": _text(run.setting("seed")),
         "updates done": f"{len(run.updates)}{f' of at most {most}' if most else ''}",
         "batches": f"{batches} of {_text(run.setting('stream.batch_size'))} problems",
-        "tries per problem": _text(run.setting("rollout.n")),
+        "tries": _text(run.setting("rollout.n")),
         "time": duration(run),
     }
 
@@ -164,7 +164,12 @@ _COUNTS = (
         "",
         "of reflector, tagger and curator, over the token budget",
     ),
-    ("teacher equals student", "self_distillation/teacher_equals_student", "updates", "nothing to distil"),
+    (
+        "teacher equals student",
+        "self_distillation/teacher_equals_student",
+        "updates",
+        "what it was shown did not move its predictions",
+    ),
 )
 _SKIPPED = (
     ("gradient not finite", False, "the step was skipped; no weight was changed"),
