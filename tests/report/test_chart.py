@@ -43,6 +43,13 @@ def test_points_are_in_the_frame_and_in_order(values: list[float]) -> None:
     assert by_value == sorted(by_value, reverse=True)
 
 
+def test_zeros_lie_on_the_bottom() -> None:
+    for values in ((0.0,), (0.0, 0.0)):
+        points = tuple((float(step), value) for step, value in enumerate(values))
+        drawn = places(line_chart("t", "u", [Line("a", points)], Frame(2)))
+        assert {y for _, y in drawn} == {HEIGHT - BOTTOM}
+
+
 def test_labels_are_escaped() -> None:
     line = Line("<b>&", ((1.0, 1.0),))
     for chart in (

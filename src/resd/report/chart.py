@@ -44,7 +44,7 @@ def line_chart(title: str, unit: str, lines: Sequence[Line], frame: Frame) -> Ma
     """Curves by update, thinned where they are long. The vertical axis starts at 0, or at values below."""
     lines = [replace(line, points=thinned(line.points)) for line in lines]
     values = [value for line in lines for _, value in line.points]
-    x, marks = frame.x(), ticks(min(0.0, *values), max(0.0, *values))
+    x, marks = frame.x(), _marks(min(0.0, *values), max(0.0, *values))
     y = _y_scale(marks)
     drawn = [_curve(line, x, y) for line in lines if line.points]
     return _svg(title, [*_axes(unit, frame, x, y, marks), *drawn])
@@ -64,7 +64,7 @@ def stacked_bars(title: str, unit: str, parts: Sequence[Line], frame: Frame, top
     bars = [steps[i : i + group] for i in range(0, len(steps), group)]
     values = {part.label: dict(part.points) for part in parts}
     heights = [[sum(values[p.label].get(s, 0.0) for s in bar) / len(bar) for p in parts] for bar in bars]
-    marks = ticks(0.0, top)
+    marks = _marks(0.0, top)
     x, y = Scale(*widen(0.5, max(frame.last, 1) + 0.5), LEFT, WIDTH - RIGHT), _y_scale(marks)
     drawn = [_bar(bar, height, parts, x, y) for bar, height in zip(bars, heights, strict=True)]
     return _svg(title, [*_axes(unit, frame, x, y, marks), *drawn])
@@ -81,6 +81,11 @@ def swatch(line: Line, *, bar: bool = False) -> Markup:
             line.color % COLORS, DASHES[line.dash % len(DASHES)]
         )
     )
+
+
+def _marks(low: float, high: float) -> tuple[float, ...]:
+    """Of the vertical axis; where all values are 0 it goes up to 1."""
+    return ticks(low, high if low < high else 1.0)
 
 
 def _y_scale(marks: Sequence[float]) -> Scale:
