@@ -5,7 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resd.report.chart import (
@@ -32,6 +32,7 @@ def places(chart: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in (pair.split(",") for pair in points.split())]
 
 
+@example([0.0, 5e-324])
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_points_are_in_the_frame_and_in_order(values: list[float]) -> None:
     points = tuple((float(step), value) for step, value in enumerate(values, start=1))

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resd.report.scales import Scale, label, ticks, widen
@@ -12,6 +12,7 @@ from resd.report.scales import Scale, label, ticks, widen
 numbers = st.floats(-1e12, 1e12).map(lambda x: 0.0 if abs(x) < 1e-12 else x)
 
 
+@example(0.0, 5e-10, 5, True)
 @given(numbers, numbers, st.integers(2, 10), st.booleans())
 def test_ticks_cover_the_range_evenly_with_round_numbers(a: float, b: float, count: int, whole: bool) -> None:
     low, high = widen(min(a, b), max(a, b))

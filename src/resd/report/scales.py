@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 # Below this share of its size, a range is as good as a point.
 _NARROW = 1e-9
+# What is smaller is 0.
+_TINY = 1e-100
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,9 @@ class Scale:
 def widen(low: float, high: float) -> tuple[float, float]:
     """The range itself, or one around it when it is too narrow to draw."""
     size = max(abs(low), abs(high))
-    if high - low > _NARROW * size and high > low:
+    if high - low > max(_NARROW * size, _TINY):
         return low, high
-    pad = size / 2 or 0.5
+    pad = size / 2 if size > _TINY else 0.5
     return low - pad, high + pad
 
 
@@ -40,7 +42,7 @@ def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> tu
     low, high = widen(low, high)
     step = _round_step((high - low) / max(count - 1, 1), whole=whole)
     first, last = math.floor(low / step + _NARROW), math.ceil(high / step - _NARROW)
-    return tuple(step * i for i in range(first, last + 1))
+    return tuple(step * i for i in range(first, max(last, first + 1) + 1))
 
 
 def label(value: float, step: float) -> str:
