@@ -12,7 +12,7 @@ from lab.transcripts import scenes
 from resd.environments.manufactoria import Manufactoria, has_predicate
 from resd.lab.corpus import Scene
 from resd.lab.pool import KIND_WEIGHTS, STATE_WEIGHTS, corpus_scenes, in_lab, language, task_of
-from resd.lab.programs import COLORS, MAX_STATES, Task, Transitions
+from resd.lab.programs import COLORS, STATES, Task, Transitions
 from resd.records import Problem
 
 ENVIRONMENT = Manufactoria(family="has", prompt="compact")
@@ -45,7 +45,7 @@ def test_most_problems_are_in_the_lab(split: str, size: int, least: int) -> None
 
 
 def test_the_environment_can_leave_out_the_same_problems() -> None:
-    lab_only = Manufactoria(family="has", prompt="compact", max_states=MAX_STATES)
+    lab_only = Manufactoria(family="has", prompt="compact", states=STATES)
     for split, problems in SPLITS.items():
         assert lab_only.problems(split) == [problem for problem in problems if in_lab(problem)]
 
@@ -130,7 +130,7 @@ def _equivalent(table: Transitions) -> set[tuple[int, int]]:
 def test_scenes_cover_the_lab_and_share_weight_as_planned() -> None:
     drawn, weights = corpus_scenes()
     assert len(drawn) == len(scenes()) == len(weights)
-    assert all(scene.task.states <= MAX_STATES for scene in drawn)
+    assert all(STATES[0] <= scene.task.states <= STATES[1] for scene in drawn)
     totals: Counter[tuple[str, int]] = Counter()
     for scene, weight in zip(drawn, weights, strict=True):
         totals[scene.task.kind, scene.task.states] += weight  # type: ignore[assignment]

@@ -22,11 +22,11 @@ from resd.lab import check_prompts, weights_path
 from resd.lab.build import Recipe, make_model
 from resd.lab.evaluate import CONTEXT, MAX_TOKENS, full_playbook
 from resd.lab.pool import task_of
-from resd.lab.programs import MAX_STATES, broken_rules
+from resd.lab.programs import STATES, broken_rules
 from resd.lab.tokenizer import END, PAD, vocabulary
 from resd.records import Problem, Request, ResdError
 
-ENVIRONMENT = Manufactoria(family="has", prompt="compact", max_states=MAX_STATES)
+ENVIRONMENT = Manufactoria(family="has", prompt="compact", states=STATES)
 PROBLEMS = ENVIRONMENT.problems("test")[::14]  # 8 of 106
 
 

@@ -26,15 +26,15 @@ from resd.lab.tokenizer import END, PAD, build_tokenizer, vocabulary
 class Recipe:
     """Everything that decides the weights; the number of workers decides the order of batches."""
 
-    steps: int = 9000
-    tokens_per_step: int = 131_072  # padded
+    steps: int = 13_000
+    tokens_per_step: int = 65_536  # padded
     learning_rate: float = 1.5e-3
     warmup_steps: int = 200
     weight_decay: float = 0.05
     hidden: int = 256
     layers: int = 8
     seed: int = 0
-    workers: int = 12
+    workers: int = 14
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -24,13 +24,15 @@ from random import Random
 from resd.context.entries import SECTIONS
 from resd.context.prompts import COMPACT, assemble
 from resd.context.prompts.base import SectionName
-from resd.lab.programs import Task, variants
-from resd.lab.rules import BY_NAME, RULES, Rule
+from resd.lab.programs import COLORS, Task, fenced, program, variants
+from resd.lab.rules import BY_NAME, MISREAD_ERROR, MISREAD_FIX, RULES, Rule
 from resd.records import Verdict
 
 SHARES = {"student": 0.19, "teacher": 0.42, "reflect": 0.19, "tag": 0.06, "curate": 0.14}
 MAX_ENTRIES = 14  # the playbook limit of the lab recipe
 MAX_NAMED = 2  # broken rules that one reflection names
+MISREAD_SHARE = 0.2  # of the failed trials
+MATCH_ROUTES = tuple(f"    [{color}] " for color in COLORS)
 MAX_ENTRY_ID = 199
 SLUG = {section.key: section.slug for section in SECTIONS}
 
@@ -97,9 +99,11 @@ class Scene:
 
     def trial(self, broken: frozenset[str]) -> Trial:
         if broken not in self._trials:
-            reply = self.replies[broken]
-            self._trials[broken] = Trial(broken, reply, self._judge(reply).feedback)
+            self._trials[broken] = self.judged(broken, self.replies[broken])
         return self._trials[broken]
+
+    def judged(self, broken: frozenset[str], reply: str) -> Trial:
+        return Trial(broken, reply, self._judge(reply).feedback)
 
 
 @dataclass(frozen=True)
@@ -179,11 +183,29 @@ class Corpus:
         return frozenset(rule.name for rule in scene.task.rules if not self._chance(keep(rule)))
 
     def _failed(self, scene: Scene) -> Trial:
-        """Half as the untrained student fails, half as it fails late in training, with a rule or two."""
+        """Half as the untrained student fails, half as it fails late in training, with a rule or two.
+
+        Some misread the task as well. A teacher that never met such trials would copy their states, and so
+        confirm whatever a student in training comes to write.
+        """
+        misread = self._chance(MISREAD_SHARE)
         while True:
-            trial = scene.trial(self._draw(scene, self._skill()))
+            broken = self._draw(scene, self._skill())
+            trial = scene.judged(broken, self._misread(scene, broken)) if misread else scene.trial(broken)
             if trial.feedback:
                 return trial
+
+    def _misread(self, scene: Scene, broken: frozenset[str]) -> str:
+        """The program of another task of this kind, or this one's with a target or two gone astray."""
+        if self._chance(0.5):
+            others = (self._scene().task for _ in range(50))
+            return fenced(program(next((o for o in others if o.kind == scene.task.kind), scene.task), broken))
+        lines = scene.replies[broken].split("\n")
+        matches = [i for i, line in enumerate(lines) if line.startswith(MATCH_ROUTES)]
+        targets = ["end", *(f"s{state}" for state in range(scene.task.states + 1))]
+        for i in self._random.sample(matches, self._random.randint(1, 2)):
+            lines[i] = f"{lines[i][:8]}{self._random.choice(targets)}"
+        return "\n".join(lines)
 
     def _skill(self) -> Callable[[Rule], float]:
         """Rule -> P(kept): the untrained student's, or the same for all rules."""
@@ -249,7 +271,7 @@ class Corpus:
             "problem": scene.question,
             "trial": trial.reply if trial else "",
             "feedback": trial.feedback if trial else "",
-            "reflection": self._words(named).render() if named else "",
+            "reflection": "" if named is None else self._words(named).render(),
             "solution": scene.replies[frozenset()] if solved else "",
         }
         return assemble(COMPACT, "solve", sections), scene.replies[broken]
@@ -262,6 +284,8 @@ class Corpus:
 
     def _words(self, named: Sequence[Rule]) -> Words:
         choose = self._random.choice
+        if not named:
+            return Words(MISREAD_ERROR, MISREAD_FIX, [])
         return Words(
             error=" ".join(choose(rule.errors) for rule in named),
             fix=" ".join(choose(rule.fixes) for rule in named),

@@ -115,6 +115,10 @@ def evaluate(bench: Bench) -> dict[str, float]:
         metrics[f"{name}/success"] = fmean(attempt.verdict.reward for attempt in group)
         metrics[f"{name}/test_cases"] = fmean(attempt.verdict.pass_rate for attempt in group)
     metrics["outside_rules"] = fmean(_broken(a) is None for group in groups.values() for a in group)
+    for kind in ("substring", "ordered", "count"):
+        metrics[f"outside_rules/{kind}"] = fmean(
+            _broken(a) is None for group in groups.values() for a in group if task_of(a.problem).kind == kind
+        )
     metrics["trial_copied"] = fmean(
         again.response.text == attempt.response.text
         for again, attempt in zip(groups["trial+feedback"], failures, strict=True)

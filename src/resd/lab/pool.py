@@ -16,13 +16,13 @@ from functools import lru_cache, partial
 from resd.environments.manufactoria import Manufactoria
 from resd.environments.manufactoria.has import ORDERED, SUBSTRING, HasKind, has_kind
 from resd.lab.corpus import Corpus, Scene
-from resd.lab.programs import COLORS, MAX_STATES, Task, Transitions
+from resd.lab.programs import COLORS, STATES, Task, Transitions
 from resd.records import Problem
 
 EXTRA_LENGTH = 5
 # How often each kind and number of states is drawn; sums need not be 1.
 KIND_WEIGHTS: Mapping[HasKind, float] = {"substring": 0.46, "ordered": 0.36, "count": 0.18}
-STATE_WEIGHTS = {1: 0.03, 2: 0.14, 3: 0.27, 4: 0.36, 5: 0.2, 6: 0.1}
+STATE_WEIGHTS = {2: 0.14, 3: 0.25, 4: 0.42, 5: 0.18, 6: 0.1}
 
 
 def task_of(problem: Problem) -> Task:
@@ -35,7 +35,7 @@ def task_of(problem: Problem) -> Task:
 
 def in_lab(problem: Problem) -> bool:
     """Whether the lab model is meant for this HAS problem."""
-    return task_of(problem).states <= MAX_STATES
+    return STATES[0] <= task_of(problem).states <= STATES[1]
 
 
 def language(task: Task) -> Transitions:

@@ -138,12 +138,16 @@ RULES: tuple[Rule, ...] = (
         wrong_lesson="The last match must lead to s0.",
     ),
 )
+# What a reflection says of a program that breaks no rule and yet fails: it has no lesson for other tasks.
+MISREAD_ERROR = "The states do not follow the task."
+MISREAD_FIX = "Follow the task."
+
 BY_NAME = {rule.name: rule for rule in RULES}
 RULE_OF_TEXT = {
     text: rule for rule in RULES for text in (*rule.lessons, *rule.errors, *rule.fixes, rule.wrong_lesson)
 }
 
 
-def applicable(kind: str, states: int) -> tuple[Rule, ...]:
-    """The rules that a program of this kind can break. With one state there is no progress to reset."""
-    return tuple(rule for rule in RULES if kind in rule.kinds and not (rule.name == "stay" and states == 1))
+def applicable(kind: str) -> tuple[Rule, ...]:
+    """The rules that a program for a problem of this kind can break."""
+    return tuple(rule for rule in RULES if kind in rule.kinds)

@@ -10,8 +10,8 @@ import string
 from functools import lru_cache
 from typing import Any
 
-from resd.lab.programs import COLORS, MAX_STATES
-from resd.lab.rules import RULES, Rule
+from resd.lab.programs import COLORS, STATES
+from resd.lab.rules import MISREAD_ERROR, MISREAD_FIX, RULES, Rule
 
 SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|system|>", "<|assistant|>")
 PAD, END, USER, SYSTEM, ASSISTANT = SPECIAL
@@ -37,6 +37,7 @@ PROMPT_WORDS = (
 SLUGS = ("sai", "calc", "code", "err", "prob", "ctx", "misc")
 JSON_FRAGMENTS = (
     "] ", '{"error": "', '", "fix": "', '", "lessons": ["', '", "', '"], "tags": [', '"], "tags": []}',
+    '", "lessons": [], "tags": [', '", "lessons": [], "tags": []}',
     '{"tags": [', '{"tags": []}', '", "tag": "helpful"}', '", "tag": "harmful"}', '", "tag": "neutral"}',
     ", ", "]}", '{"operations": [', '{"operations": []}', '{"type": "ADD", "section": "',
     '", "content": "', '"}', "strategies_and_insights", "formulas_and_calculations",
@@ -47,11 +48,12 @@ JSON_FRAGMENTS = (
 
 def vocabulary() -> list[str]:
     """All tokens, in the order of their ids: the chat's, fragments, ids, numbers, words, printable ASCII."""
-    nodes = [f"{letter}{i}" for i in range(MAX_STATES + 2) for letter in "st"]
+    nodes = [f"{letter}{i}" for i in range(STATES[1] + 2) for letter in "st"]
     entries = [f"{i:05d}" for i in range(1, MAX_ENTRY_NUMBER)]
     slugs = [prefix + slug + "-" for slug in SLUGS for prefix in ("\n[", '{"id": "')]
     numbers = [f"{space}{i}" for i in range(41) for space in ("", " ", "\n")]
-    words = [word for rule in RULES for text in _texts(rule) for word in re.findall(r" ?[^ .,]+|[.,]", text)]
+    texts = [*(text for rule in RULES for text in _texts(rule)), MISREAD_ERROR, MISREAD_FIX]
+    words = [word for text in texts for word in re.findall(r" ?[^ .,]+|[.,]", text)]
     tokens = [
         *SPECIAL, *STRUCTURE, *nodes, *(f"{node}:" for node in nodes), *PROMPT_WORDS, *slugs, *entries,
         *JSON_FRAGMENTS, *numbers, *words, *(f" {word}" for word in nodes[:2]), *string.printable[:95], "\n",

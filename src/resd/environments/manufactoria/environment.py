@@ -32,24 +32,24 @@ class Manufactoria:
     """Problems of one family. `seed` decides the tapes, nothing else.
 
     `reward` "pass_rate" pays for the fraction of tapes passed, on train problems; test problems always pay
-    all or nothing, as published. `max_states` keeps only HAS problems whose smallest automaton has at most so
-    many states before it accepts; what is left out is long counts. Raises ResdError for an unknown family,
-    prompt or reward, and for `max_states` with another family than "has".
+    all or nothing, as published. `states` keeps only HAS problems whose smallest automaton has from its
+    first to its second number of states before it accepts: how long programs get. Raises ResdError for an
+    unknown family, prompt or reward, and for `states` with another family than "has".
     """
 
     family: str = "has"
     prompt: str = "full"
     reward: str = "all_or_nothing"
     seed: int = 0
-    max_states: int | None = None
+    states: tuple[int, int] | None = None
     _cases: dict[str, tuple[Case, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check("family", self.family, SETS)
         _check("prompt", self.prompt, PROMPTS)
         _check("reward", self.reward, REWARDS)
-        if self.max_states is not None and self.family != "has":
-            raise ResdError(f"manufactoria: max_states is for family has, not {self.family}; leave it out")
+        if self.states is not None and self.family != "has":
+            raise ResdError(f"manufactoria: states is for family has, not {self.family}; leave it out")
 
     @property
     def name(self) -> str:
@@ -61,13 +61,19 @@ class Manufactoria:
         return [
             self._problem(f"{self.family}/{split}/{row:04d}", split, FAMILIES[name], params)
             for row, (name, params) in enumerate(SETS[self.family](split))
-            if self.max_states is None or states_before_acceptance(params) <= self.max_states
+            if self._kept(params)
         ]
 
     def _problem(self, id_: str, split: str, family: Family, params: Params) -> Problem:
         question = PROMPTS[self.prompt](family, params)
         metadata = {"family": family.name, "params": params, "split": split}
         return Problem(id_, ({"role": "user", "content": question},), metadata)
+
+    def _kept(self, params: Params) -> bool:
+        if self.states is None:
+            return True
+        fewest, most = self.states
+        return fewest <= states_before_acceptance(params) <= most
 
     def cases(self, problem: Problem) -> tuple[Case, ...]:
         """The problem's tapes, with what is wanted of each."""
