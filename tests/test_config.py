@@ -57,6 +57,8 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
         ("distillation: {token_level: true, alpha: 0.5}", [], ["token_level needs alpha 1"]),
         ("distillation: {min_ratio: 0.9, max_ratio: 0.5}", [], ["min_ratio must not exceed max_ratio"]),
         ("stream: {min_updates_per_batch: 9}", [], ["min_updates_per_batch must not exceed"]),
+        ("context: {author: teacher}", ["teacher.kind=live"], ["teacher.kind ema or frozen", "kind live"]),
+        ("context: {author: teacher}", ["teacher.kind=trust_region"], ["teacher.kind ema or frozen"]),
         ("- a list", [], ["write keys and values"]),
         ("a: [", [], ["not valid YAML"]),
         ("", ["learning_rate"], ["key=value"]),

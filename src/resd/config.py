@@ -70,6 +70,10 @@ class ContextConfig(Section):
     distill_successes: bool | None = None
     remove_thinking: bool = True
     max_prompt_tokens: int = Field(8192, ge=16)  # teacher, reflector and curator prompts
+    # Whose weights write reflections, tags and curations. The teacher's change slowly or not at all, so that
+    # training on one role does not wear off the others; costs one more copy of the weights for decoding where
+    # that is in another dtype than the teacher's float32.
+    author: Literal["student", "teacher"] = "student"
     max_reflection_tokens: int = Field(1024, ge=32)
     max_curation_tokens: int = Field(512, ge=32)
     temperature: float = Field(1.0, ge=0)
@@ -124,6 +128,13 @@ class OptimizerConfig(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.01, ge=0)
     warmup_updates: int = Field(10, ge=0)  # linear; the first update already has 1/warmup of the rate
+    # Adam's steps do not depend on the gradient's scale: once nearly all is solved and gradients are tiny,
+    # they follow noise at full speed. An eps near the size of such gradients' elements makes them shrink too.
+    eps: float = Field(1e-8, gt=0)
+    # After the warm-up, the rate falls to `final_ratio` of it over the updates that the run can have. A run
+    # that is resumed with another `stream.max_updates` follows the schedule of the new total from there on.
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    final_ratio: Fraction = 0.0
     grad_clip: float = Field(1.0, gt=0)
     micro_batch_tokens: int = Field(16384, ge=1)  # padded tokens per forward; does not change the numbers
 
@@ -176,6 +187,11 @@ class RunConfig(Section):
     def _possible(self) -> RunConfig:
         if self.algorithm == "grpo" and self.rollout.n < 2:
             raise ValueError("algorithm grpo compares tries at one problem: set rollout.n to 2 or more")
+        if self.context.author == "teacher" and self.teacher.kind not in ("ema", "frozen"):
+            raise ValueError(
+                f"context.author teacher needs teacher.kind ema or frozen: a teacher of kind "
+                f"{self.teacher.kind} scores with the student's weights"
+            )
         if self.stream.min_updates_per_batch > self.stream.updates_per_batch:
             raise ValueError("stream.min_updates_per_batch must not exceed stream.updates_per_batch")
         return self

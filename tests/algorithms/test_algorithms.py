@@ -64,25 +64,32 @@ def test_resd_can_leave_successes_alone(off: RESD) -> None:
 
 
 def test_sdpo_shows_trial_and_feedback_alone() -> None:
-    shown = sections(SDPO(composer(), DistillationConfig()), [attempt("a", 0, False)])
+    shown = sections(SDPO(composer(), DistillationConfig(), 0), [attempt("a", 0, False)])
     assert shown == [{"problem", "trial", "feedback"}]
 
 
 def test_sdpo_by_default_does_not_distil_a_lone_success() -> None:
     attempts = [attempt("a", 0, True), attempt("a", 1, False), attempt("b", 0, True), attempt("b", 1, True)]
-    plain = sections(SDPO(composer(), DistillationConfig()), attempts)
+    plain = sections(SDPO(composer(), DistillationConfig(), 0), attempts)
     assert plain[0] is None
     assert plain[1] == {"problem", "trial", "feedback", "solution"}
     assert plain[2] == plain[3] == {"problem", "solution"}  # each is shown the other
-    with_own = SDPO(composer(), DistillationConfig(), distill_successes=True)
+    with_own = SDPO(composer(), DistillationConfig(), 0, distill_successes=True)
     prompt = with_own.teacher_prompts(attempts)[3]
     assert prompt is not None
     assert "try 1" in prompt.text
 
 
-def test_peer_is_the_first_other_success_at_the_same_problem() -> None:
-    attempts = [attempt("b", 0, True), attempt("a", 0, True), attempt("a", 1, True), attempt("a", 2, False)]
-    assert [peer_solution(a, attempts) for a in attempts] == ["", "try 1", "try 0", "try 0"]
+def test_a_peer_is_any_other_success_at_the_same_problem() -> None:
+    attempts = [attempt("b", 0, True), *(attempt("a", i, i < 4) for i in range(5))]
+    drawn = [[peer_solution(a, attempts, seed) for a in attempts] for seed in range(400)]
+    assert drawn == [[peer_solution(a, attempts, seed) for a in attempts] for seed in range(400)]
+    lone, first, *_, failed = zip(*drawn, strict=True)
+    assert set(lone) == {""}
+    assert set(first) == {"try 1", "try 2", "try 3"}
+    counts = [failed.count(f"try {i}") for i in range(4)]
+    assert sum(counts) == 400
+    assert min(counts) > 70  # 100 expected, standard deviation 8.7
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,7 @@ def test_rebalancing_is_resds_own_and_over_the_whole_batch(
     attempts = [attempt("a", 0, True), *(attempt("b", i, False) for i in range(3))]
     for algorithm, expected in (
         (RESD(composer(), lambda problem: Playbook(), objective), resd_weights),
-        (SDPO(composer(), objective), sdpo_weights),
+        (SDPO(composer(), objective, 0), sdpo_weights),
     ):
         examples = algorithm.examples(attempts, [None] * 4)
         assert [example.weight for example in examples] == pytest.approx(expected)
@@ -108,7 +115,7 @@ def test_rebalancing_is_resds_own_and_over_the_whole_batch(
 
 def test_examples_keep_attempts_without_a_teacher_prompt() -> None:
     attempts = [attempt("a", 0, True), attempt("a", 1, False)]
-    algorithm = SDPO(composer(), DistillationConfig())
+    algorithm = SDPO(composer(), DistillationConfig(), 0)
     prompts_shown = algorithm.teacher_prompts(attempts)
     first, second = algorithm.examples(attempts, prompts_shown)
     assert first.teacher_prompt_ids is None

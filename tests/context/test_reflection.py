@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from context.fakes import reflection_json
+from context.fakes import curation_json, reflection_json
 from resd.context.curation import MAX_OPERATIONS, curation_schema, parse_curation
 from resd.context.reflection import (
     MAX_LESSONS,
@@ -80,12 +80,39 @@ def test_the_last_tag_counts_and_the_unknown_is_counted():
 
 
 def test_types_and_bounds_of_a_reflection():
-    text = json.dumps(
-        {"error": ["no"], "fix": "a\n b" + "c" * 1000, "lessons": [1, " ", "x\ny", *"abc"], "tags": None}
+    fix = "a\n bc" + "".join(f" word{i}" for i in range(100))
+    lessons = [1, " ", "one\ntwo", "three", "four", "five"]
+    reflection = parse_reflection(
+        json.dumps({"error": ["no"], "fix": fix, "lessons": lessons, "tags": None}), IDS
     )
+    assert (reflection.error, reflection.fix[:9], len(reflection.fix)) == ("", "a bc word", 400)
+    assert reflection.lessons == ("one two", "three", "four")
+
+
+def test_degenerate_lessons_are_dropped_and_counted():
+    reflection = parse_reflection(
+        reflection_json("s0s0s1s0", "Mind the end.", ", ", err_00001="helpful"), IDS
+    )
+    assert (reflection.lessons, reflection.lessons_rejected) == (("Mind the end.",), 2)
+    assert reflection.parsed
+    assert reflection.tags.by_id == {"err-00001": "helpful"}
+
+
+@pytest.mark.parametrize("text", [
+    reflection_json("Mind the end.", error=",", err_00001="helpful"),
+    reflection_json("Mind the end.", fix="s0s0s0s1s0s0", err_00001="helpful"),
+    "the fix is " + "the " * 100, "<think>so</think>" + "s0s1" * 100, '{"error": "' + "s0" * 60,
+])  # fmt: skip
+def test_nothing_remains_of_a_degenerate_reflection(text):
     reflection = parse_reflection(text, IDS)
-    assert (reflection.error, reflection.fix[:5], len(reflection.fix)) == ("", "a bcc", 400)
-    assert reflection.lessons == ("x y", "a", "b")
+    assert reflection == Reflection("", "", (), Tags(parsed=False), "", parsed=False)
+    assert render_reflection(reflection) == ""
+
+
+def test_degenerate_contents_are_invalid_operations():
+    curation = parse_curation(curation_json("s0s0s0s1", "Mind the end.", "the " * 40))
+    assert [addition.content for addition in curation.additions] == ["Mind the end."]
+    assert curation.rejected == 2
 
 
 def test_rendering():

@@ -9,7 +9,7 @@ from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.records import Problem
 
 PROBLEM = Problem("p", ({"role": "system", "content": "SYS"}, {"role": "user", "content": "the question"}))
-REFLECTION = parse_reflection('{"error": "e", "fix": "f", "lessons": ["l"]}', ())
+REFLECTION = parse_reflection('{"error": "an error", "fix": "a fix", "lessons": ["a lesson"]}', ())
 
 
 def composer(wording="compact", **switches):
@@ -34,7 +34,8 @@ def test_the_compact_prompt_in_full():
     prompt = compose()
     assert prompt.text == (
         "Solve the task.\nPlaybook:\n[misc-00001] remember this\nTask:\nthe question\n"
-        "Attempt:\n```\nprogram\n```\nFeedback:\nwrong\nReflection:\nError: e\nFix: f\nLesson: l\n"
+        "Attempt:\n```\nprogram\n```\nFeedback:\nwrong\n"
+        "Reflection:\nError: an error\nFix: a fix\nLesson: a lesson\n"
         "Solution:\nright"
     )
     assert prompt.dropped == ()

@@ -9,6 +9,7 @@ from resd.config import ContextConfig
 from resd.context import journal
 from resd.context.playbook import load_playbooks
 from resd.context.prompts import style
+from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.context.updater import ContextUpdater
 
 LESSONS = {"p": "lesson of p", "q": "lesson of q", "r": "lesson of r", "s": "lesson of s", "t": "lesson of t"}
@@ -172,6 +173,31 @@ def test_rejected_replies_are_counted():
         reflect=new_lesson, tag=no_tags, curate=lambda *_: '{"operations": [{"type": "DELETE"}, 3]}',
     ))  # fmt: skip
     assert partly.update([attempt("p")], step=0).metrics["context/operations_rejected"] == 2
+
+
+def test_degenerate_replies_reach_neither_teacher_nor_playbook():
+    def reflect(prompt, request):
+        bad = problem_in(request) == "p"
+        return reflection_json("Lesson of r.", ",", **({"error": "s0s0s1s0"} if bad else {}))
+
+    engine = ScriptedEngine(
+        reflect=reflect, tag=no_tags, curate=lambda *_: curation_json("s0s0s1", "Lesson of r.")
+    )
+    context = updater(engine)
+    update = context.update([attempt("p"), attempt("r")], step=0)
+    assert engine.roles() == [["reflect", "reflect"], ["curate"]]
+    assert contents(context) == ["Lesson of r."]
+    for name in ("reflections_rejected", "lessons_rejected", "operations_rejected", "curations_skipped"):
+        assert update.metrics[f"context/{name}"] == 1
+    assert "s0s0s1s0" in update.records[0]["output"]
+    composer = TeacherPromptComposer(context.config, context.style, CharTokenizer(), thinking=True)
+    shown = [
+        composer.compose(
+            attempt(p).problem, trial="my try", feedback="bad tape", reflection=update.reflections[f"{p}#0"]
+        ).sections
+        for p in "pr"
+    ]
+    assert shown == [("problem", "trial", "feedback"), ("problem", "trial", "feedback", "reflection")]
 
 
 def test_unfinished_thinking_is_no_reflection():

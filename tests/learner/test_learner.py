@@ -42,7 +42,7 @@ def build(run: RunConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> 
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 2  # away from a uniform prediction
-    return Learner(model, make_teacher(run.teacher, model), run)
+    return Learner(model, make_teacher(run.teacher, model), run, total_updates=100)
 
 
 def examples(count: int = 7, seed: int = 1) -> list[TrainingExample]:

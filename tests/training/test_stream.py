@@ -74,6 +74,18 @@ def test_names(trained: Stream, name: str) -> None:
     assert all(isinstance(row[name], float) for row in rows(trained, "update"))
 
 
+def test_the_schedule_is_over_the_planned_updates(model: Path, tmp_path: Path) -> None:
+    optimizer = {"learning_rate": 0.01, "warmup_updates": 2, "schedule": "linear"}
+    config = toy.toy_config(model, tmp_path / "run", optimizer=optimizer)
+    short = config.model_copy(update={"stream": config.stream.model_copy(update={"max_updates": 4})})
+    stream = toy.build_toy(short)
+    stream.train()
+    resumed = toy.build_toy(config, resume=True)
+    resumed.train()
+    rates = [row["actor/lr"] for row in rows(resumed, "update")]
+    assert rates == pytest.approx([0.005, 0.01, 0.01, 0.005, 0.005, 0.0025]), "4 updates, then the end of 6"
+
+
 def test_wall_times_are_kept_apart(trained: Stream) -> None:
     assert "timing_s" not in (trained.folder / "metrics.jsonl").read_text()
     update = journal.read(trained.folder / "timing.jsonl")[1]

@@ -5,12 +5,14 @@ The training loop calls the hooks of `Algorithm` and knows nothing else about th
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 
 from resd.config import DistillationConfig, PolicyConfig
+from resd.context.seeding import derive_seed
 from resd.context.teacher_prompt import TeacherPrompt
 from resd.context.updater import ContextUpdate
 from resd.objectives.weighting import success_rate_weights
@@ -66,10 +68,13 @@ def sample_weights(
     return [float(weight) for weight in weights]
 
 
-def peer_solution(attempt: Attempt, attempts: Sequence[Attempt]) -> str:
-    """The first other try of this step that solved the same problem, or "".
+def peer_solution(attempt: Attempt, attempts: Sequence[Attempt], seed: int) -> str:
+    """Another try of this step that solved the same problem, drawn uniformly, or "".
 
-    Tries are in the order of their sample numbers, so that the first success is not the shortest one.
+    The peers' own texts are part of the draw's seed: another step, with other texts, draws anew.
     """
-    peers = (a for a in attempts if a.problem.id == attempt.problem.id and a.sample != attempt.sample)
-    return next((peer.response.text for peer in peers if peer.verdict.solved), "")
+    others = (a for a in attempts if a.problem.id == attempt.problem.id and a.sample != attempt.sample)
+    peers = [other.response.text for other in others if other.verdict.solved]
+    if not peers:
+        return ""
+    return random.Random(derive_seed(seed, attempt.key, "peer", *peers)).choice(peers)

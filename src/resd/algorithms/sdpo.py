@@ -17,10 +17,11 @@ from resd.records import Attempt, TrainingExample
 
 @dataclass(frozen=True)
 class SDPO:
-    """With `distill_successes`, a success without successful peers is distilled against its own text."""
+    """With `distill_successes`, successes are distilled against their own text. `seed` draws the peers."""
 
     composer: TeacherPromptComposer
     objective: DistillationConfig
+    seed: int
     distill_successes: bool = False
 
     def teacher_prompts(
@@ -36,7 +37,7 @@ class SDPO:
         )
 
     def _prompt(self, attempt: Attempt, attempts: Sequence[Attempt]) -> TeacherPrompt | None:
-        solution = peer_solution(attempt, attempts)
+        solution = peer_solution(attempt, attempts, self.seed)
         if not attempt.verdict.solved:
             return self.composer.compose(
                 attempt.problem,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from resd.context.entries import SECTION_KEYS
 from resd.context.parsing import Schema, closed_object, find_object, short_text
+from resd.context.plausible import is_degenerate
 
 MAX_OPERATIONS = 3
 MAX_CONTENT = 300  # characters
@@ -21,7 +22,7 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Curation:
-    """The valid operations of one reply; `rejected` counts the others."""
+    """The valid operations of one reply; `rejected` counts the others, degenerate content among them."""
 
     additions: tuple[Addition, ...]
     rejected: int = 0
@@ -59,6 +60,7 @@ def _addition(item: object) -> Addition | None:
         or kind.strip().upper() != "ADD"
         or not isinstance(section, str)
         or not content
+        or is_degenerate(content)
     ):
         return None
     return Addition(section, content)

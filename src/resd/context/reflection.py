@@ -14,6 +14,7 @@ from typing import Any
 from resd.chat import strip_thinking
 from resd.context.entries import TAGS, Tag
 from resd.context.parsing import JsonObject, Schema, closed_object, find_object, short_text
+from resd.context.plausible import is_degenerate
 
 MAX_LESSONS = 3
 MAX_TAGS = 32
@@ -38,7 +39,10 @@ class Tags:
 
 @dataclass(frozen=True, slots=True)
 class Reflection:
-    """What the model said of one failure. `raw` is the reply without thinking."""
+    """What the model said of one failure. `raw` is the reply without thinking.
+
+    `lessons_rejected` counts the degenerate ones, which are not among `lessons`.
+    """
 
     error: str
     fix: str
@@ -46,6 +50,11 @@ class Reflection:
     tags: Tags
     raw: str
     parsed: bool = True
+    lessons_rejected: int = 0
+
+
+# What remains of a degenerate reply: nothing to show to the teacher or the curator, and no judgement.
+_NOTHING = Reflection("", "", (), Tags(parsed=False), "", parsed=False)
 
 
 def tags_schema(entry_ids: Sequence[str]) -> Schema:
@@ -66,14 +75,21 @@ def reflection_schema(
 
 
 def parse_reflection(text: str, entry_ids: Collection[str]) -> Reflection:
-    """Read a reply. Never raises; without JSON only the raw text and the tags that can be found remain."""
+    """Read a reply. Never raises; without JSON only the raw text and the tags that can be found remain.
+
+    Of a degenerate reply (its error, its fix, or the whole text if it is no JSON) nothing remains.
+    """
     raw = strip_thinking(text)
     tags = parse_tags(text, entry_ids)
     found = find_object(text, ("error", "fix", "lessons"))
     if found is None:
-        return Reflection("", "", (), tags, raw, parsed=False)
+        return _NOTHING if is_degenerate(raw) else Reflection("", "", (), tags, raw, parsed=False)
     error, fix = (short_text(found.get(key), MAX_SENTENCE) for key in ("error", "fix"))
-    return Reflection(error, fix, _lessons(found), tags, raw)
+    if is_degenerate(error) or is_degenerate(fix):
+        return _NOTHING
+    lessons = _lessons(found)
+    sound = tuple(lesson for lesson in lessons if not is_degenerate(lesson))
+    return Reflection(error, fix, sound, tags, raw, lessons_rejected=len(lessons) - len(sound))
 
 
 def parse_tags(text: str, entry_ids: Collection[str]) -> Tags:

@@ -27,6 +27,7 @@ _COUNTS = (
     "playbook/removed",
     "context/reflections",
     "context/reflections_rejected",
+    "context/lessons_rejected",
     "context/tag_replies_rejected",
     "context/tags_applied",
     "context/tags_unknown",
@@ -69,7 +70,7 @@ class _Step:
 class ContextUpdater:
     """Owns the playbook (one per problem in `per_example` mode) and the solution buffer.
 
-    The engine must be awake during `update`.
+    The engine, which decodes with the weights of `context.author`, must be awake during `update`.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class ContextUpdater:
         run.reflections[ask.attempt.key] = reflection
         run.counts["context/reflections"] += 1
         run.counts["context/reflections_rejected"] += not reflection.parsed
+        run.counts["context/lessons_rejected"] += reflection.lessons_rejected
         return reflection
 
     def _apply_tags(self, run: _Step, ask: Ask, tags: Tags) -> None:

@@ -22,11 +22,14 @@ Metrics = dict[str, float]
 
 
 class Learner:
-    """Owns the student's optimizer and the teacher. `version` counts the optimizer steps taken."""
+    """Owns the student's optimizer and the teacher. `version` counts the optimizer steps taken.
 
-    def __init__(self, model: Any, teacher: Teacher, config: RunConfig) -> None:
+    `total_updates` is how many the run can have at most: what the learning rate's schedule is spread over.
+    """
+
+    def __init__(self, model: Any, teacher: Teacher, config: RunConfig, *, total_updates: int) -> None:
         self.model, self.teacher, self.config = model, teacher, config
-        self.optimizer = Optimizer(model.parameters(), config.optimizer)
+        self.optimizer = Optimizer(model.parameters(), config.optimizer, total_steps=total_updates)
         self.device: torch.device = next(model.parameters()).device
         self.compute_dtype = resolve_dtype(config.compute_dtype, self.device)
         self.sampling = Sampling(config.rollout.temperature, config.rollout.top_p)

@@ -1,7 +1,8 @@
-"""AdamW with linear warm-up and a bound on the gradient's norm."""
+"""AdamW with linear warm-up, a schedule to the end of the run, and a bound on the gradient's norm."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,24 +23,30 @@ class StepResult:
 
 
 class Optimizer:
-    """One `step()` per global batch, on the gradients that lie on the parameters."""
+    """One `step()` per global batch, on the gradients that lie on the parameters.
 
-    def __init__(self, parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> None:
-        self.config = config
+    `total_steps` is what the schedule is spread over, warm-up included. It is not part of the state: a run
+    that is resumed with another total follows the schedule of that total.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], config: OptimizerConfig, *, total_steps: int
+    ) -> None:
+        self.config, self.total_steps = config, total_steps
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.steps = 0
         self.adamw = torch.optim.AdamW(
             self.parameters,
             lr=config.learning_rate,
             betas=config.betas,
+            eps=config.eps,
             weight_decay=config.weight_decay,
             fused=all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in self.parameters),
         )
 
     def learning_rate(self) -> float:
         """Of the next step. The first has 1/warmup of the full rate, not 0."""
-        warmup = max(self.config.warmup_updates, 1)
-        return self.config.learning_rate * min(1.0, (self.steps + 1) / warmup)
+        return self.config.learning_rate * rate_factor(self.steps, self.total_steps, self.config)
 
     def step(self) -> StepResult:
         """Clip, step and clear the gradients; skip the step if their global norm is not finite."""
@@ -63,3 +70,23 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.adamw.load_state_dict(state["adamw"])
         self.steps = int(state["steps"])
+
+
+def rate_factor(step: int, total: int, config: OptimizerConfig) -> float:
+    """The share of the full rate at `step` (from 0) of `total`.
+
+    The warm-up rises linearly to 1. The step after it still has 1, and `final_ratio` is reached by the step
+    that would follow the last, so that no step has a rate of 0.
+    """
+    warmup = config.warmup_updates
+    if step < warmup:
+        return (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(total - warmup, 1))
+    match config.schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            left = 1.0 - done
+        case "cosine":
+            left = (1.0 + math.cos(math.pi * done)) / 2
+    return config.final_ratio + (1.0 - config.final_ratio) * left

@@ -16,7 +16,12 @@ State = dict[str, Any]
 
 
 class Teacher(Protocol):
-    """Scores one micro-batch at a time, just before the student needs it."""
+    """Scores one micro-batch at a time, just before the student needs it.
+
+    `model` holds the weights that an EMA or a frozen teacher scores with; `update` changes them in place.
+    """
+
+    model: Any
 
     def logits(self, layout: Layout) -> Tensor:
         """Logits `[tokens, V]` before temperature, without gradients, in the ambient autocast dtype."""

@@ -148,13 +148,19 @@ def duration(run: Run) -> str:
 
 # Name, metric that counts it, metric that counts the whole ("" for none), what it means.
 _COUNTS = (
-    ("reflections rejected", "context/reflections_rejected", "context/reflections", "no JSON could be read"),
+    (
+        "reflections rejected",
+        "context/reflections_rejected",
+        "context/reflections",
+        "no JSON could be read, or what it says is degenerate",
+    ),
+    ("lessons rejected", "context/lessons_rejected", "", "degenerate: no words, or endless repetition"),
     ("curations rejected", "context/curations_rejected", "context/curations", "no JSON could be read"),
     (
         "curator's operations rejected",
         "context/operations_rejected",
         "",
-        "not a valid addition, or one too many",
+        "not a valid addition, degenerate, or one too many",
     ),
     ("success tags rejected", "context/tag_replies_rejected", "", "no JSON could be read"),
     ("unknown tags", "context/tags_unknown", "", "a tag of no known entry or kind"),

@@ -37,7 +37,7 @@ def build(config: RunConfig, *, resume: bool = False, watch: Sink | None = None)
     With `resume`, the run goes on from its newest checkpoint, or from the start if it has none yet. Raises
     ResdError for what a user can mend.
     """
-    environment, _ = check_run(config)
+    environment, plan = check_run(config)
     device = resolve_device(config.device)
     folder = Path(config.output)
     check_folder(folder, config, resume=resume)
@@ -45,23 +45,24 @@ def build(config: RunConfig, *, resume: bool = False, watch: Sink | None = None)
     state = checkpoint.load_state(found) if found else checkpoint.RunState()
     tokenizer = load_tokenizer(config.model)
     model = load_model(str(found or config.model), device)
-    learner = Learner(model, make_teacher(_teacher(config), model), config)
+    learner = Learner(model, make_teacher(_teacher(config), model), config, total_updates=plan.updates)
     engine = make_engine(model, tokenizer, config)
-    context = make_context(config, engine, tokenizer)
+    author = make_author(learner, tokenizer, config)
+    context = make_context(config, author or engine, tokenizer)
     if found:
         learner.load_state_dict(checkpoint.load_learner(found))
     if context and state.context:
         context.load_state_dict(state.context)
-    engine.load_weights(model.named_parameters(), learner.version)
     open_folder(folder, config)
     journal.cut_back(folder, state.journals, state.progress.step)
-    return Stream(
+    stream = Stream(
         config=config,
         folder=folder,
         batches=make_batches(environment.problems("train"), config.stream.batch_size),
         environment=environment,
         tokenizer=tokenizer,
         engine=engine,
+        author=author,
         context=context,
         algorithm=make_algorithm(config, tokenizer, context),
         learner=learner,
@@ -71,6 +72,8 @@ def build(config: RunConfig, *, resume: bool = False, watch: Sink | None = None)
         ],
         progress=state.progress,
     )
+    stream.load_weights()
+    return stream
 
 
 def evaluate_model(config: RunConfig) -> Evaluation:
@@ -93,6 +96,13 @@ def make_engine(model: Any, tokenizer: Any, config: RunConfig) -> GenerationEngi
     )
 
 
+def make_author(learner: Learner, tokenizer: Any, config: RunConfig) -> GenerationEngine | None:
+    """The engine of reflections and curations on the teacher's weights; None if the student writes them."""
+    if config.algorithm != "resd" or config.context.author == "student":
+        return None
+    return make_engine(learner.teacher.model, tokenizer, config)
+
+
 def make_context(config: RunConfig, engine: GenerationEngine, tokenizer: Any) -> ContextUpdater | None:
     """The context engine, for the one algorithm that has it."""
     if config.algorithm != "resd":
@@ -109,7 +119,7 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
     composer = TeacherPromptComposer(config.context, style, tokenizer, config.rollout.thinking)
     chosen = config.context.distill_successes
     if context is None:
-        return SDPO(composer, config.distillation, distill_successes=bool(chosen))
+        return SDPO(composer, config.distillation, config.seed, distill_successes=bool(chosen))
     return RESD(composer, context.playbook_for, config.distillation, distill_successes=chosen is not False)
 
 

@@ -6,6 +6,7 @@ The stream of problems is seen once. Each batch is used for up to K updates, the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,8 @@ from resd.training.sinks import Record, Sink, write_all
 class Stream:
     """One run: its parts, and where it is. `training/setup.py` puts it together.
 
-    `context` is None for algorithms without a context engine.
+    `context` is None for algorithms without a context engine. `author` decodes for it with the teacher's
+    weights; None where the student's `engine` does.
     """
 
     config: RunConfig
@@ -42,6 +44,7 @@ class Stream:
     environment: Environment
     tokenizer: Any
     engine: GenerationEngine
+    author: GenerationEngine | None
     context: ContextUpdater | None
     algorithm: Algorithm
     learner: Learner
@@ -65,13 +68,13 @@ class Stream:
         with clock.measure("step"):
             with self.engine.awake():
                 attempts = self.roll_out(problems, step, clock)
-                with clock.measure("context"):
+                with clock.measure("context"), self.author.awake() if self.author else nullcontext():
                     context = self.context.update(attempts, step) if self.context else None
             prompts = self.algorithm.teacher_prompts(attempts, context)
             examples = self.algorithm.examples(attempts, prompts)
             with clock.measure("update"):
                 learned = self.learner.update(examples, self.algorithm.objective)
-                self.engine.load_weights(self.learner.model.named_parameters(), self.learner.version)
+                self.load_weights()
         metrics = {
             **rollout_metrics(attempts),
             **distillation_metrics(attempts, prompts, examples),
@@ -95,6 +98,13 @@ class Stream:
             seed=lambda problem, sample: derive_seed(self.config.seed, "rollout", step, problem.id, sample),
             clock=clock,
         )
+
+    def load_weights(self) -> None:
+        """Give the engines the weights as they are now."""
+        learner = self.learner
+        self.engine.load_weights(learner.model.named_parameters(), learner.version)
+        if self.author:
+            self.author.load_weights(learner.teacher.model.named_parameters(), learner.version)
 
     def finish_update(self, attempts: Sequence[Attempt], metrics: dict[str, float], clock: Clock) -> None:
         """Move on, and write down what happened."""

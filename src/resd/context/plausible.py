@@ -1,0 +1,57 @@
+"""Whether a text says anything: a guard against what a model writes when it has come apart.
+
+A role that is never trained can decay while another one is. The grammar keeps its replies in their JSON form,
+around texts such as `s0s0s1s0s0`, and in the playbook these would condition every later prompt. The measures
+are of form alone, in any script: what is wrong but worded passes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+_WORD = re.compile(r"[^\W\d_]{2}")  # two letters in a row, of any script
+# Letters and digits of scripts that put spaces between words; twice the length of the longest English words.
+_ENDLESS = re.compile(r"[A-Za-z0-9]{61}")
+_GRAM = 4  # characters
+_WINDOW = 400  # characters: a reply that begins well and then repeats itself has one that gives it away
+_MIN_WINDOW = 24
+# The share of different 4-grams in a window: 0.8 and more in English, 0.3 to 0.6 in programs, below 0.15 in
+# loops. A loop has gone round less often in a short text, and words repeat less.
+_MIN_VARIETY, _MIN_VARIETY_SHORT = 0.2, 0.4
+_SHORT = 100  # characters
+_MIN_TOKENS = 8
+_MAX_TOKEN_SHARE = 0.6
+
+
+def is_degenerate(text: str) -> bool:
+    """Whether a text has no word, an endless one, or little but repetition. An empty text is no such text."""
+    text = text.strip()
+    if not text:
+        return False
+    return not _WORD.search(text) or bool(_ENDLESS.search(text)) or _repeats_a_token(text) or _loops(text)
+
+
+def _repeats_a_token(text: str) -> bool:
+    tokens = text.split()
+    if len(tokens) < _MIN_TOKENS:
+        return False
+    return Counter(tokens).most_common(1)[0][1] > _MAX_TOKEN_SHARE * len(tokens)
+
+
+def _loops(text: str) -> bool:
+    least = _MIN_VARIETY_SHORT if len(text) < _SHORT else _MIN_VARIETY
+    return any(_variety(window) < least for window in _windows(text))
+
+
+def _windows(text: str) -> Iterator[str]:
+    """Stretches of equal length; the last one overlaps the one before it. None of a short text."""
+    if len(text) >= _MIN_WINDOW:
+        for start in range(0, len(text), _WINDOW):
+            yield text[max(0, min(start, len(text) - _WINDOW)) :][:_WINDOW]
+
+
+def _variety(window: str) -> float:
+    grams = [window[i : i + _GRAM] for i in range(len(window) - _GRAM + 1)]
+    return len(set(grams)) / len(grams)
