@@ -22,6 +22,7 @@ SOUND = [
     "See https://example.org/a/very/long/path/with-many-parts/and?query=1&another=2#and-a-fragment-as-well.",
     '{"state": "s0", "moves": [["R", "s1"], ["B", "s0"]], "tape": [0, 1, 1, 0, 0, 1], "accept": true}',
     "for i in range(n):\n    for j in range(i, n):\n        total += a[i][j] * b[j][i]\n",
+    "The tape RBRBRBRBRB must be rejected.",
     "The hash is 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15, so compare both.",
     "\u5728\u7a7a\u767d\u65f6\uff0c\u62c9\u53d6\u5668\u5fc5\u987b\u8f6c\u5230\u5b83\u7684\u4f19\u4f34\uff0c"
     "\u5426\u5219\u673a\u5668\u4f1a\u62d2\u7edd\u6240\u6709\u7684\u78c1\u5e26\u3002",
@@ -29,6 +30,8 @@ SOUND = [
     "\u041f\u0440\u043e\u0432\u0435\u0440\u044c \u043a\u043e\u043d\u0435\u0446 \u043b\u0435\u043d\u0442.",
 ]
 DEGENERATE = [
+    "Thes1s1s1s0 skips s0s0s1s1s1s1s0s1s1s1s2 leave.s1s1s1s1Always ins1s1s1s1s1",
+    "As0 Other " + "The STARTThe STARTOther STARTOther " * 3,
     ",",
     '", "',
     "...",
@@ -46,7 +49,7 @@ DEGENERATE = [
     "Let s0 lead to s1. " * 12,
     "\u4e0d\u8981" * 40,
     "".join(random.Random(0).choices(["s0", "s1"], k=80)) + " end",
-    inspect.getdoc(plausible) + " and then" + " and so on" * 60,
+    str(plausible.__doc__) + " and then" + " and so on" * 60,
 ]
 
 

@@ -11,26 +11,36 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from resd.context.entries import one_line
+
 _WORD = re.compile(r"[^\W\d_]{2}")  # two letters in a row, of any script
 # Letters and digits of scripts that put spaces between words; twice the length of the longest English words.
 _ENDLESS = re.compile(r"[A-Za-z0-9]{61}")
+# Two to eight characters, not all equal (a tape may well be RRRRRR), at least three times in a row.
+_STUTTER = re.compile(r"((\S)(?!\2)\S{1,7}?)\1{2,}")
+_MAX_STUTTER_SHARE = 0.3
 _GRAM = 4  # characters
-_WINDOW = 400  # characters: a reply that begins well and then repeats itself has one that gives it away
+_WINDOW = 200  # characters: a reply that begins well and then repeats itself has one that gives it away
 _MIN_WINDOW = 24
-# The share of different 4-grams in a window: 0.8 and more in English, 0.3 to 0.6 in programs, below 0.15 in
-# loops. A loop has gone round less often in a short text, and words repeat less.
-_MIN_VARIETY, _MIN_VARIETY_SHORT = 0.2, 0.4
-_SHORT = 100  # characters
+# The share of different 4-grams in a window: 0.9 in English, 0.3 and more in code, 0.02 to 0.2 in loops.
+_MIN_VARIETY = 0.25
 _MIN_TOKENS = 8
 _MAX_TOKEN_SHARE = 0.6
 
 
 def is_degenerate(text: str) -> bool:
     """Whether a text has no word, an endless one, or little but repetition. An empty text is no such text."""
-    text = text.strip()
+    text = one_line(text)  # indentation is no repetition
     if not text:
         return False
-    return not _WORD.search(text) or bool(_ENDLESS.search(text)) or _repeats_a_token(text) or _loops(text)
+    if not _WORD.search(text) or _ENDLESS.search(text):
+        return True
+    return _stutters(text) or _repeats_a_token(text) or _loops(text)
+
+
+def _stutters(text: str) -> bool:
+    stuttered = sum(len(match[0]) for match in _STUTTER.finditer(text))
+    return stuttered > _MAX_STUTTER_SHARE * len(text)
 
 
 def _repeats_a_token(text: str) -> bool:
@@ -41,8 +51,7 @@ def _repeats_a_token(text: str) -> bool:
 
 
 def _loops(text: str) -> bool:
-    least = _MIN_VARIETY_SHORT if len(text) < _SHORT else _MIN_VARIETY
-    return any(_variety(window) < least for window in _windows(text))
+    return any(_variety(window) < _MIN_VARIETY for window in _windows(text))
 
 
 def _windows(text: str) -> Iterator[str]:
