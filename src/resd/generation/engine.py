@@ -1,4 +1,4 @@
-"""The protocol that every generation engine follows. Rollouts, reflections, tags and curation are all requests."""
+"""The protocol of generation engines. Rollouts, reflections, tags and curation are all requests."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from resd.generation.vocabulary import Vocabulary
 from resd.records import Request, ResdError
 
 JSON_STYLE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
-# Without `no_forcing`, text that must come next is masked down to one tokenization of it, which need not be the
-# model's own: a model that writes `", "tag": "helpful"}` as one token would be thrown off.
+# Without `no_forcing`, text that must come next is masked down to one tokenization of it, which need not be
+# the model's own: a model that writes `", "tag": "helpful"}` as one token would be thrown off.
 _GRAMMAR = '%llguidance {"no_forcing": true}\nstart: %json '
 CACHED_GRAMMARS = 64
 # Keywords under which no bound on the length of a closing is taken for granted.

@@ -145,7 +145,9 @@ def _conditions(
     return {
         name: [
             _teacher(bench, attempt, full_playbook(random) if playbook else None, trial, reflected).ids
-            for attempt, reflected in zip(failures, reflections if reflection else [None] * len(failures), strict=True)
+            for attempt, reflected in zip(
+                failures, reflections if reflection else [None] * len(failures), strict=True
+            )
         ]
         for name, (playbook, trial, reflection) in shown.items()
     }
@@ -265,7 +267,9 @@ def _rule(text: str) -> str | None:
 
 def _tags_right(pairs: Any) -> float:
     """The share of entries tagged as they should be; an entry without a tag is neutral."""
-    return fmean(tags.by_id.get(id_, "neutral") == tag for tags, wanted in pairs for id_, tag in wanted.items())
+    return fmean(
+        tags.by_id.get(id_, "neutral") == tag for tags, wanted in pairs for id_, tag in wanted.items()
+    )
 
 
 def evaluate_command(args: Namespace) -> None:
@@ -282,7 +286,9 @@ def evaluate_command(args: Namespace) -> None:
         marks = "".join(f"  {how} {goal:g} {_mark(COMPARE[how](value, goal))}" for how, goal in goals)
         print(f"{name:36} {value:7.4f}{marks}")
     if args.output:
-        args.output.write_text(json.dumps({"model": args.model, "samples": args.samples, **metrics}, indent=2) + "\n")
+        args.output.write_text(
+            json.dumps({"model": args.model, "samples": args.samples, **metrics}, indent=2) + "\n"
+        )
 
 
 def _mark(met: bool) -> str:

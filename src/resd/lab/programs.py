@@ -16,8 +16,8 @@ from resd.lab.rules import Rule, applicable
 
 COLORS = "RBYG"
 Transitions: TypeAlias = tuple[tuple[int, ...], ...]
-# The lab's problems have so many states before acceptance. Left out are long counts, and single symbols, whose
-# languages are all that the three kinds share: one held out would hold out all.
+# The lab's problems have so many states before acceptance. Left out are long counts, and single symbols,
+# whose languages are all that the three kinds share: one held out would hold out all.
 STATES = (2, 6)
 
 

@@ -62,10 +62,10 @@ def _count_space() -> list[Params]:
 
 
 def states_before_acceptance(params: Params) -> int:
-    """How many states the smallest automaton for a HAS problem has before it accepts: how long programs get."""
+    """States that the smallest automaton for a HAS problem has before it accepts: how long programs get."""
     if "sequence" in params:
         return len(params["sequence"])
-    return prod(n + 1 for _, n in params["requirements"]) - 1
+    return int(prod(n + 1 for _, n in params["requirements"])) - 1
 
 
 def has_substring(params: Params, tape: str) -> bool:
