@@ -26,7 +26,7 @@ from resd.lab.tokenizer import END, PAD, build_tokenizer, vocabulary
 class Recipe:
     """Everything that decides the weights; the number of workers decides the order of batches."""
 
-    steps: int = 13_000
+    steps: int = 14_500
     tokens_per_step: int = 65_536  # padded
     learning_rate: float = 1.5e-3
     warmup_steps: int = 200
