@@ -27,6 +27,9 @@ from resd.context.journal import Change
 from resd.records import ResdError
 
 
+__all__ = ["Entry", "Playbook", "load_playbooks"]
+
+
 class Playbook:
     """Entries by id. Every change goes through `_commit`, so that replaying the journal gives equal state."""
 
@@ -100,7 +103,7 @@ class Playbook:
         """Count one context update."""
         self._commit({"op": "advance"})
 
-    def render(self, *, counts: bool, headers: bool) -> str:
+    def render(self, *, counts: bool = True, headers: bool = True) -> str:
         """The playbook as prompt text; "" when empty."""
         return render_entries(self.entries, counts=counts, headers=headers)
 
