@@ -107,9 +107,25 @@ class Machine:
             steps += 1
             if row is anchor_row and tape == anchor_tape:
                 visits += (VISIT_LIMIT - visits) // (visits - anchor_visits) * (visits - anchor_visits)
+            elif steps == power and len(tape) > len(anchor_tape):
+                return self._run_out(row, tape, visits)
             elif steps == power:
                 anchor_row, anchor_tape, anchor_visits = row, tape, visits
                 power *= 2
+
+    def _run_out(self, row: _Row, tape: str, visits: int) -> Result:
+        """Go on without looking for cycles: on a tape that grows none is near."""
+        queue = list(tape)
+        rest = iter(queue)
+        for front in rest:
+            cost, painted, following = row[front]
+            if visits + cost > VISIT_LIMIT:
+                return self._end(row, following, front + "".join(rest), visits)
+            visits += cost
+            if painted:
+                queue += painted
+            row = following  # type: ignore[assignment]
+        return self._finish(row, "", visits)
 
     def _end(self, row: _Row, following: _Row | _Ending | _Loop, tape: str, visits: int) -> Result:
         """The result when the next step ends the run, or would take more visits than are left."""
