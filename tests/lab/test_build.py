@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from resd.context.prompts import COMPACT
+from resd.lab.batches import MAX_LENGTH
 from resd.lab.build import Pretrainer, Recipe, add_arguments, build, make_model
 from resd.lab.tokenizer import END, vocabulary
+from resd.records import ResdError
 
 TINY = Recipe(steps=3, hidden=64, layers=1, tokens_per_step=2048, workers=0)
 OPTIONS = "--steps 3 --hidden 64 --layers 1 --tokens-per-step 2048 --workers 0 --device cpu"
@@ -56,8 +58,16 @@ def test_build_makes_a_folder_that_transformers_loads(
     assert model.config.vocab_size == len(tokenizer) == len(vocabulary())
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id == vocabulary().index(END)
     assert tokenizer.chat_template
+    assert (tmp_path / "lab" / "model.safetensors").stat().st_mode & 0o777 == 0o644
     assert not list((tmp_path / "lab").glob("state*"))  # nothing is left to resume
     assert "step 3/3" in capsys.readouterr().out
+
+
+def test_steps_too_small_for_the_longest_documents_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResdError, match=f"--tokens-per-step {MAX_LENGTH - 1}: .* at least {MAX_LENGTH}"):
+        build(arguments(tmp_path / "lab", "--tokens-per-step", str(MAX_LENGTH - 1)))
+    assert not (tmp_path / "lab").exists()
+    build(arguments(tmp_path / "lab", "--tokens-per-step", str(MAX_LENGTH), "--steps", "1"))
 
 
 def test_default_options_are_the_default_recipe(tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ PROBLEMS = [p for split in ("train", "test") for p in ENVIRONMENT.problems(split
 SAMPLE = Random(0).sample(PROBLEMS, 40)
 SHORT = ["".join(tape) for length in range(5) for tape in product(COLORS, repeat=length)]
 
-sequences = st.text(COLORS, min_size=1, max_size=5)
+# From two symbols on, as in the lab: with a single one, "stay" has nothing to break.
+sequences = st.text(COLORS, min_size=2, max_size=5)
 counts = st.one_of(
-    st.tuples(st.tuples(st.sampled_from(COLORS), st.integers(1, 6))),
+    st.tuples(st.tuples(st.sampled_from(COLORS), st.integers(2, 6))),
     st.sampled_from([((a, n), (b, m)) for a, b in ("RB", "YG", "BY") for n, m in [(1, 1), (1, 2), (2, 1)]]),
 )
 tasks = st.one_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -27,7 +28,7 @@ from resd.lab.tokenizer import END, PAD, vocabulary
 from resd.records import Problem, Request, ResdError
 
 ENVIRONMENT = Manufactoria(family="has", prompt="compact", states=STATES)
-PROBLEMS = ENVIRONMENT.problems("test")[::14]  # 8 of 106
+PROBLEMS = ENVIRONMENT.problems("test")[::14]  # 8 of 104
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,14 @@ def test_weights_know_the_compact_wording_alone() -> None:
     check_prompts(weights_path(), COMPACT.fingerprint())
     with pytest.raises(ResdError, match="lab model"):
         check_prompts(weights_path(), FULL.fingerprint())
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "", '{"recipe": {}}'])
+def test_lab_model_of_unknown_wording_is_refused(tmp_path: Path, text: str) -> None:
+    check_prompts(tmp_path, COMPACT.fingerprint())  # no lab model at all
+    (tmp_path / "lab.json").write_text(text)
+    with pytest.raises(ResdError, match=r'lab\.json: no "prompts" in it'):
+        check_prompts(tmp_path, COMPACT.fingerprint())
 
 
 def solved_greedily(decoder: Decoder, prompts: list[tuple[int, ...]]) -> int:

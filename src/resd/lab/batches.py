@@ -47,7 +47,10 @@ Encoded = tuple[str, list[int], int]
 
 
 class BatchStream(IterableDataset[Batch]):
-    """Worker w of stream `seed` draws from a corpus of its own; batches hold about `tokens` padded tokens."""
+    """Worker w of stream `seed` draws from a corpus of its own; batches hold about `tokens` padded tokens.
+
+    Documents of more than `tokens` tokens never come: keep it at MAX_LENGTH or above.
+    """
 
     def __init__(self, make_corpus: Callable[[int], Corpus], seed: int, tokens: int) -> None:
         self._make_corpus, self._seed, self._tokens = make_corpus, seed, tokens

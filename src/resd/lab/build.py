@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 
 from resd.context.prompts import COMPACT
-from resd.lab.batches import KINDS, Batch, BatchStream, loader
+from resd.lab.batches import KINDS, MAX_LENGTH, Batch, BatchStream, loader
 from resd.lab.pool import make_corpus
 from resd.lab.tokenizer import END, PAD, build_tokenizer, vocabulary
+from resd.records import ResdError
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def build(args: Namespace) -> None:
-    """Pre-train, resuming from `<output>/state.pt` where it exists, and save the model folder."""
+    """Pre-train, resuming from `<output>/state.pt` where it exists, and save the model folder.
+
+    Raises ResdError for steps that cannot hold the longest documents: those would pile up and never be seen.
+    """
     recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
+    if recipe.tokens_per_step < MAX_LENGTH:
+        raise ResdError(
+            f"--tokens-per-step {recipe.tokens_per_step}: one document may have {MAX_LENGTH} tokens; "
+            f"give at least {MAX_LENGTH}"
+        )
     device = torch.device(
         args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     )
@@ -182,6 +191,7 @@ class _Log:
 def save(model: Any, recipe: Recipe, folder: Path) -> None:
     """A folder that `AutoModelForCausalLM.from_pretrained` loads: bf16 weights, tokenizer, and `lab.json`."""
     model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it to its owner; it is to be shipped
     build_tokenizer().save_pretrained(folder)
     about = {"prompts": COMPACT.fingerprint(), "recipe": asdict(recipe)}
     (folder / "lab.json").write_text(json.dumps(about, indent=2) + "\n")

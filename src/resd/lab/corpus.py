@@ -32,7 +32,7 @@ SHARES = {"student": 0.19, "teacher": 0.42, "reflect": 0.19, "tag": 0.06, "curat
 MAX_ENTRIES = 14  # the playbook limit of the lab recipe
 MAX_NAMED = 2  # broken rules that one reflection names
 MISREAD_SHARE = 0.2  # of the failed trials
-MATCH_ROUTES = tuple(f"    [{color}] " for color in COLORS)
+COLOR_ROUTES = tuple(f"    [{color}] " for color in COLORS)  # how the lines begin that a target ends
 MAX_ENTRY_ID = 199
 SLUG = {section.key: section.slug for section in SECTIONS}
 
@@ -48,7 +48,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Trial:
-    """A judged program of the lab's own making."""
+    """A judged program of the lab's own making. One that misreads the task may break no rule and yet fail."""
 
     broken: frozenset[str]
     reply: str
@@ -103,6 +103,7 @@ class Scene:
         return self._trials[broken]
 
     def judged(self, broken: frozenset[str], reply: str) -> Trial:
+        """A trial with any reply, of which the caller knows what rules it breaks."""
         return Trial(broken, reply, self._judge(reply).feedback)
 
 
@@ -185,8 +186,8 @@ class Corpus:
     def _failed(self, scene: Scene) -> Trial:
         """Half as the untrained student fails, half as it fails late in training, with a rule or two.
 
-        Some misread the task as well. A teacher that never met such trials would copy their states, and so
-        confirm whatever a student in training comes to write.
+        A share of MISREAD_SHARE misreads the task as well. A teacher that never met such trials would copy
+        their states, and so confirm whatever a student in training comes to write.
         """
         misread = self._chance(MISREAD_SHARE)
         while True:
@@ -198,13 +199,21 @@ class Corpus:
     def _misread(self, scene: Scene, broken: frozenset[str]) -> str:
         """The program of another task of this kind, or this one's with a target or two gone astray."""
         if self._chance(0.5):
-            others = (self._scene().task for _ in range(50))
-            return fenced(program(next((o for o in others if o.kind == scene.task.kind), scene.task), broken))
-        lines = scene.replies[broken].split("\n")
-        matches = [i for i, line in enumerate(lines) if line.startswith(MATCH_ROUTES)]
-        targets = ["end", *(f"s{state}" for state in range(scene.task.states + 1))]
-        for i in self._random.sample(matches, self._random.randint(1, 2)):
-            lines[i] = f"{lines[i][:8]}{self._random.choice(targets)}"
+            return fenced(program(self._task_like(scene.task), broken))
+        return self._astray(scene.task, scene.replies[broken])
+
+    def _task_like(self, task: Task) -> Task:
+        """A task of the same kind; by chance, or for want of another, the task itself."""
+        drawn = (self._scene().task for _ in range(50))
+        return next((other for other in drawn if other.kind == task.kind), task)
+
+    def _astray(self, task: Task, reply: str) -> str:
+        """One or two colors lead to any state (one of them does not exist) or to the end."""
+        lines = reply.split("\n")
+        routes = [i for i, line in enumerate(lines) if line.startswith(COLOR_ROUTES)]
+        targets = ["end", *(f"s{state}" for state in range(task.states + 1))]
+        for i in self._random.sample(routes, self._random.randint(1, 2)):
+            lines[i] = f"{lines[i][: len(COLOR_ROUTES[0])]}{self._random.choice(targets)}"
         return "\n".join(lines)
 
     def _skill(self) -> Callable[[Rule], float]:
@@ -215,7 +224,7 @@ class Corpus:
         return lambda rule: quality
 
     def _named(self, trial: Trial) -> list[Rule]:
-        """The broken rules that a reflection names: the parse error first, then any."""
+        """The broken rules that a reflection names: the missing END node first, then any. May be none."""
         names = sorted(trial.broken)
         self._random.shuffle(names)
         names.sort(key=lambda name: name != "end")
@@ -283,6 +292,7 @@ class Corpus:
         return self._named(trial)
 
     def _words(self, named: Sequence[Rule]) -> Words:
+        """A sentence of each sort for each rule; with no rule to name, the task was misread."""
         choose = self._random.choice
         if not named:
             return Words(MISREAD_ERROR, MISREAD_FIX, [])

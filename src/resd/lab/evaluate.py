@@ -7,9 +7,10 @@ those of the test split, which no corpus has seen.
 from __future__ import annotations
 
 import json
+import math
 import operator
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean
@@ -32,7 +33,7 @@ from resd.lab.corpus import MAX_ENTRIES, MAX_NAMED, SLUG
 from resd.lab.pool import in_lab, task_of
 from resd.lab.programs import broken_rules, fenced, program
 from resd.lab.rules import RULE_OF_TEXT, RULES, Rule
-from resd.records import Attempt, Problem, Request, Response
+from resd.records import Attempt, Problem, Request, ResdError, Response
 
 MAX_TOKENS = 128  # the longest program of a lab problem has 103
 CONTEXT = ContextConfig(style="compact", max_reflection_tokens=256, max_curation_tokens=128)
@@ -99,7 +100,10 @@ class Bench:
 
 
 def evaluate(bench: Bench) -> dict[str, float]:
-    """All metrics, by name: success of programs per condition, then the three roles of the context engine."""
+    """All metrics, by name: success of programs per condition, then the three roles of the context engine.
+
+    What nothing was measured on is left out: second tries of a model that never fails, say.
+    """
     random = Random(bench.seed)
     attempts = bench.attempts()
     failures = [attempt for attempt in attempts if not attempt.verdict.solved]
@@ -112,23 +116,27 @@ def evaluate(bench: Bench) -> dict[str, float]:
         groups[name] = bench.solve(name, [(a.problem, a.sample) for a in failures], prompts)
     metrics: dict[str, float] = {}
     for name, group in groups.items():
-        metrics[f"{name}/success"] = fmean(attempt.verdict.reward for attempt in group)
-        metrics[f"{name}/test_cases"] = fmean(attempt.verdict.pass_rate for attempt in group)
-    metrics["outside_rules"] = fmean(_broken(a) is None for group in groups.values() for a in group)
+        metrics[f"{name}/success"] = _mean(attempt.verdict.reward for attempt in group)
+        metrics[f"{name}/test_cases"] = _mean(attempt.verdict.pass_rate for attempt in group)
+    metrics["outside_rules"] = _mean(_broken(a) is None for group in groups.values() for a in group)
     for kind in ("substring", "ordered", "count"):
-        metrics[f"outside_rules/{kind}"] = fmean(
+        metrics[f"outside_rules/{kind}"] = _mean(
             _broken(a) is None for group in groups.values() for a in group if task_of(a.problem).kind == kind
         )
-    metrics["trial_copied"] = fmean(
+    metrics["trial_copied"] = _mean(
         again.response.text == attempt.response.text
         for again, attempt in zip(groups["trial+feedback"], failures, strict=True)
     )
-    return {
-        **metrics,
-        **_reflector(bench, failures, random),
-        **_tagger(bench, attempts, random),
-        **_curator(bench, failures, random),
-    }
+    metrics |= _reflector(bench, failures, random)
+    metrics |= _tagger(bench, attempts, random)
+    metrics |= _curator(bench, failures, random)
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def _mean(values: Iterable[float]) -> float:
+    """NaN for no values."""
+    values = list(values)
+    return fmean(values) if values else math.nan
 
 
 def _conditions(
@@ -190,9 +198,9 @@ def _reflector(bench: Bench, failures: Sequence[Attempt], random: Random) -> dic
     rows = list(zip(known, books, replies, strict=True))
     named = [({_rule(text) for text in reply.lessons}, broken) for (_, broken), _, reply in rows]
     return {
-        "reflector/parsed": fmean(reply.parsed for reply in replies),
-        "reflector/names_a_broken_rule": fmean(bool(rules) and rules <= broken for rules, broken in named),
-        "reflector/rules_named": fmean(len(rules) for rules, _ in named),
+        "reflector/parsed": _mean(reply.parsed for reply in replies),
+        "reflector/names_a_broken_rule": _mean(bool(rules) and rules <= broken for rules, broken in named),
+        "reflector/rules_named": _mean(len(rules) for rules, _ in named),
         "reflector/tags_right": _tags_right(
             (reply.tags, {e.id: "helpful" if _rule(e.content) in broken else "neutral" for e in book})
             for (_, broken), book, reply in rows
@@ -234,9 +242,9 @@ def _curator(bench: Bench, failures: Sequence[Attempt], random: Random) -> dict[
     added = [[a.content for a in parse_curation(reply.text).additions] for reply in bench.ask(asks)]
     pairs = list(zip(added, wanted, strict=True))
     return {
-        "curator/exact": fmean(got == want for got, want in pairs),
-        "curator/adds_what_is_there": fmean(bool(set(got) - set(want)) for got, want in pairs),
-        "curator/misses": fmean(bool(set(want) - set(got)) for got, want in pairs),
+        "curator/exact": _mean(got == want for got, want in pairs),
+        "curator/adds_what_is_there": _mean(bool(set(got) - set(want)) for got, want in pairs),
+        "curator/misses": _mean(bool(set(want) - set(got)) for got, want in pairs),
     }
 
 
@@ -265,30 +273,39 @@ def _rule(text: str) -> str | None:
     return rule.name if rule else None
 
 
-def _tags_right(pairs: Any) -> float:
+def _tags_right(pairs: Iterable[tuple[Tags, Mapping[str, str]]]) -> float:
     """The share of entries tagged as they should be; an entry without a tag is neutral."""
-    return fmean(
+    return _mean(
         tags.by_id.get(id_, "neutral") == tag for tags, wanted in pairs for id_, tag in wanted.items()
     )
 
 
 def evaluate_command(args: Namespace) -> None:
-    """Print the report; write it where `--output` says."""
+    """Print the report; write it where `--output` says. Raises ResdError for no samples."""
     from resd.generation.decoder import Decoder
     from resd.learner.model import load_model, load_tokenizer, resolve_device
 
+    if args.samples < 1:
+        raise ResdError(f"--samples {args.samples}: give at least 1")
     tokenizer = load_tokenizer(args.model)
     engine = Decoder(load_model(args.model, resolve_device(args.device)), tokenizer, max_batch=args.max_batch)
     bench = Bench(engine, tokenizer, args.samples, args.seed, Manufactoria(family="has", prompt="compact"))
     metrics = evaluate(bench)
-    for name, value in metrics.items():
-        goals = [(how, goal) for key, how, goal in GOALS if key == name]
-        marks = "".join(f"  {how} {goal:g} {_mark(COMPARE[how](value, goal))}" for how, goal in goals)
-        print(f"{name:36} {value:7.4f}{marks}")
+    print("\n".join(report_lines(metrics)))
     if args.output:
         args.output.write_text(
             json.dumps({"model": args.model, "samples": args.samples, **metrics}, indent=2) + "\n"
         )
+
+
+def report_lines(metrics: Mapping[str, float]) -> Iterator[str]:
+    """One per metric, beside its goals; then the goals of metrics that were not measured."""
+    for name, value in metrics.items():
+        goals = [(how, goal) for key, how, goal in GOALS if key == name]
+        marks = (f"  {how} {goal:g} {_mark(COMPARE[how](value, goal))}" for how, goal in goals)
+        yield f"{name:36} {value:7.4f}{''.join(marks)}"
+    for name in sorted({key for key, _, _ in GOALS} - metrics.keys()):
+        yield f"{name:36} not measured: no program that it is about"
 
 
 def _mark(met: bool) -> str:

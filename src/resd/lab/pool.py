@@ -1,9 +1,9 @@
 """Which problems the lab lives on, and which its corpus may see.
 
-The lab's problems are those HAS problems whose smallest automaton has at most `MAX_STATES` states before it
-accepts: every substring and ordered problem, counts of one color, and the shortest counts of two. The corpus
-draws on the train split of these, and on longer sequences; never on a test problem, nor on a problem with the
-same language as one.
+The lab's problems are those HAS problems whose smallest automaton has `STATES` states before it accepts:
+substring and ordered problems, counts of one color, and the shortest counts of two; no single symbols. The
+corpus draws on the train split of these, and on longer sequences; never on a test problem, nor on a problem
+with the same language as one.
 """
 
 from __future__ import annotations
