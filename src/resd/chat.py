@@ -19,6 +19,23 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message], *, thinking: bool
     return tuple(ids)
 
 
+def opens_thinking(tokenizer: Any, *, thinking: bool = True) -> bool:
+    """Whether the chat template itself opens the thought, so that responses only close it."""
+    ids = encode_prompt(tokenizer, [{"role": "user", "content": ""}], thinking=thinking)
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=False)
+    return text.rstrip().endswith(THINK_OPEN)
+
+
+def reopen_thinking(text: str) -> str:
+    """A response to a prompt that opened the thought, with the opening tag where no tag closes it.
+
+    Without it a thought that ran out of tokens would read as an answer.
+    """
+    if THINK_CLOSE in text:
+        return text
+    return THINK_OPEN + text.lstrip().removeprefix(THINK_OPEN)
+
+
 def with_question(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
     """The chat with its last user message replaced by `text`; what comes before it (system) stays."""
     last = max(i for i, message in enumerate(messages) if message["role"] == "user")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
-from resd.chat import THINK_CLOSE, THINK_OPEN, encode_prompt, split_thinking, with_question
+from resd.chat import encode_prompt, opens_thinking, reopen_thinking, split_thinking, with_question
 from resd.context.entries import Entry, render_entries
 from resd.context.prompts.base import PromptStyle, Role, SectionName, assemble
 from resd.records import Message
@@ -97,10 +97,7 @@ class PromptBuilder:
         return self._split(response_text)[1]
 
     def _split(self, response_text: str) -> tuple[str, str]:
-        opened = self._opens_thinking and THINK_CLOSE not in response_text
-        return split_thinking(
-            THINK_OPEN + response_text.lstrip().removeprefix(THINK_OPEN) if opened else response_text
-        )
+        return split_thinking(reopen_thinking(response_text) if self._opens_thinking else response_text)
 
     def _text(self, role: Role, draft: _Draft) -> str:
         return assemble(self.style, role, self._filled(draft))
@@ -156,8 +153,4 @@ class PromptBuilder:
 
     @cached_property
     def _opens_thinking(self) -> bool:
-        """Whether the chat template itself opens the thought, so that responses only close it."""
-        probe = [{"role": "user", "content": ""}]
-        ids = encode_prompt(self.tokenizer, probe, thinking=self.thinking)
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)
-        return text.rstrip().endswith(THINK_OPEN)
+        return opens_thinking(self.tokenizer, thinking=self.thinking)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from resd.chat import encode_prompt
+from resd.chat import encode_prompt, opens_thinking, reopen_thinking
 from resd.environments.base import Environment
 from resd.generation.engine import GenerationEngine
 from resd.records import Attempt, Problem, Request
@@ -40,13 +40,16 @@ def roll_out(
     responses are still being decoded.
     """
     clock = clock or Clock()
+    opened = opens_thinking(tokenizer, thinking=sampling.thinking)
     tries = _tries(problems, tokenizer, sampling, seed)
     requests = [request for _, _, request in tries.values()]
     graded: dict[str, Attempt] = {}
     for response in clock.iterate("generate", engine.submit(requests)):
         problem, sample, request = tries[response.request_id]
         with clock.measure("grade"):
-            verdict = environment.grade(problem, response)
+            # Graders must not take a draft in a thought that never ended for the answer.
+            read = replace(response, text=reopen_thinking(response.text)) if opened else response
+            verdict = environment.grade(problem, read)
         graded[request.id] = Attempt(problem, sample, request.prompt_ids, response, verdict)
     return [graded[request.id] for request in requests]
 

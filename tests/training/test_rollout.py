@@ -1,0 +1,57 @@
+"""What graders are given to read."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from context.fakes import CharTokenizer, ScriptedEngine
+from resd.records import Problem, Request, Response, Verdict
+from resd.training.rollout import Sampling, roll_out
+
+PROBLEMS = [Problem("p", ({"role": "user", "content": "Go."},))]
+
+
+class Says(ScriptedEngine):
+    """Answers everything with one text, cut short."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def submit(self, requests: Sequence[Request]) -> Iterator[Response]:
+        for request in requests:
+            yield Response(request.id, self.text, (1,), (0.0,), "length")
+
+
+class Reads:
+    """Passes what holds a block outside the thinking, by the rule of `split_thinking`."""
+
+    name = "reads"
+
+    def problems(self, split: str) -> list[Problem]:
+        return PROBLEMS
+
+    def grade(self, problem: Problem, response: Response | str) -> Verdict:
+        from resd.chat import strip_thinking
+
+        text = response if isinstance(response, str) else response.text
+        passed = int("```" in strip_thinking(text))
+        return Verdict(float(passed), passed, 1, "" if passed else "No block.")
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "solved"),
+    [
+        ("A draft: ```x``` but", True, False),
+        ("<think>A draft: ```x``` but", True, False),
+        ("Thought.</think>```x```", True, True),
+        ("Answer: ```x``` and", False, True),
+    ],
+)
+def test_a_draft_in_an_unfinished_thought_is_no_answer(text: str, opened: bool, solved: bool) -> None:
+    sampling = Sampling(1, 8, 1.0, 1.0, thinking=True)
+    (attempt,) = roll_out(
+        PROBLEMS, Says(text), Reads(), CharTokenizer(opened), sampling, seed=lambda problem, sample: 0
+    )
+    assert attempt.verdict.solved == solved
+    assert attempt.response.text == text, "what was generated stays as it was"
