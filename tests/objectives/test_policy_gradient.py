@@ -24,6 +24,12 @@ def test_v9_advantages(shared: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("reward", [0.7, 0.1, 1 / 3])
+def test_equal_rewards_say_nothing(reward: float, size: int) -> None:
+    assert group_advantages([reward] * size, ["a"] * size, normalize_by_std=True).tolist() == [0.0] * size
+
+
 def test_v9_clipped_loss(shared: Path) -> None:
     case = json.loads((shared / "spec" / "golden.json").read_text())["V9_grpo"]["ppo"]
     limits = {"clip_low": case["clip_low"], "clip_high": case["clip_high"], "dual_clip": case["dual_clip"]}

@@ -59,5 +59,7 @@ def clipped_token_loss(
 
 
 def _centre(scores: Tensor, normalize_by_std: bool) -> Tensor:
+    if bool((scores == scores[0]).all()):  # a rounded mean over a tiny deviation would be a signal of its own
+        return torch.zeros_like(scores)
     centred = scores - scores.mean()
     return centred / (scores.std() + STD_FLOOR) if normalize_by_std else centred
