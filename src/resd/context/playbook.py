@@ -26,7 +26,6 @@ from resd.context.entries import (
 from resd.context.journal import Change
 from resd.records import ResdError
 
-
 __all__ = ["Entry", "Playbook", "load_playbooks"]
 
 
