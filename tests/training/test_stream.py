@@ -8,6 +8,7 @@ import pytest
 
 import toy
 from resd.config import RunConfig
+from resd.records import ResdError
 from resd.training import journal
 from resd.training.console import Lines, LiveTable, summary_table
 from resd.training.plan import make_plan
@@ -187,14 +188,27 @@ def test_what_a_person_sees(trained: Stream) -> None:
             sink.write(record)
         sink.close()
         text = console.export_text()
-        assert "reward mean@2 0.250" in text
+        assert "held out after 0  reward 0.250" in text
         assert "bootstrap" not in text
         assert "1/6" in text
     console = Console(record=True, width=120)
     console.print(summary_table(trained.folder))
-    assert "letters/reward/best@2" in console.export_text()
+    assert "letters: reward, best of 2" in console.export_text()
 
 
 def test_checkpoint_state_is_plain_json(trained: Stream) -> None:
     state = json.loads((trained.folder / "checkpoints/6/state/state.json").read_text())
     assert set(state) == {"progress", "context", "journals"}
+
+
+def test_prompts_leave_room_for_replies(model: Path, tmp_path: Path) -> None:
+    words = {"style": "compact", "max_prompt_tokens": 8192, "max_reflection_tokens": 3900}
+    stream = {"batch_size": 2, "max_updates": 1}
+    run = toy.build_toy(toy.toy_config(model, tmp_path / "run", context=words, stream=stream))
+    assert run.context is not None
+    assert run.context.config.max_prompt_tokens == 196, "of the model's 4096 positions"
+    run.context.playbook_for("").add("others", "A long lesson: " + "abcdefghij" * 400)
+    run.train()
+    too_long = words | {"max_reflection_tokens": 4096}
+    with pytest.raises(ResdError, match="4096 positions"):
+        toy.build_toy(toy.toy_config(model, tmp_path / "none", context=too_long))

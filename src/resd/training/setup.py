@@ -16,9 +16,11 @@ from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.context.updater import ContextUpdater
 from resd.generation.decoder import Decoder
 from resd.generation.engine import GenerationEngine
+from resd.generation.forward import text_config
 from resd.learner.learner import Learner
 from resd.learner.model import load_model, load_tokenizer, resolve_device
 from resd.learner.teacher import make_teacher
+from resd.records import ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
 from resd.training.plan import check_run
@@ -48,7 +50,7 @@ def build(config: RunConfig, *, resume: bool = False, watch: Sink | None = None)
     learner = Learner(model, make_teacher(_teacher(config), model), config, total_updates=plan.updates)
     engine = make_engine(model, tokenizer, config)
     author = make_author(learner, tokenizer, config)
-    context = make_context(config, author or engine, tokenizer)
+    context = make_context(fit_prompts(config, model), author or engine, tokenizer)
     if found:
         learner.load_state_dict(checkpoint.load_learner(found))
     if context and state.context:
@@ -101,6 +103,25 @@ def make_author(learner: Learner, tokenizer: Any, config: RunConfig) -> Generati
     if config.algorithm != "resd" or config.context.author == "student":
         return None
     return make_engine(learner.teacher.model, tokenizer, config)
+
+
+def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
+    """Reflector and curator prompts no longer than leaves room for their replies in the model's positions.
+
+    Otherwise a run ends at the first playbook, or attempt, that is too long. Raises ResdError for no room.
+    """
+    context, positions = config.context, int(text_config(model).max_position_embeddings)
+    reply = max(context.max_reflection_tokens, context.max_curation_tokens)
+    if config.algorithm != "resd" or context.max_prompt_tokens + reply <= positions:
+        return config
+    if positions <= reply:
+        raise ResdError(
+            f"context: replies of {reply} tokens leave no room for a prompt in the model's {positions} "
+            "positions; lower max_reflection_tokens and max_curation_tokens"
+        )
+    return config.model_copy(
+        update={"context": context.model_copy(update={"max_prompt_tokens": positions - reply})}
+    )
 
 
 def make_context(config: RunConfig, engine: GenerationEngine, tokenizer: Any) -> ContextUpdater | None:
