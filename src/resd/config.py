@@ -69,6 +69,7 @@ class ContextConfig(Section):
     # Distil successes against their own solution. None: as the algorithm has it (resd does, sdpo does not).
     distill_successes: bool | None = None
     remove_thinking: bool = True
+    reflect_on_thinking: bool = True  # the reflector sees the end of the thinking too; False = as released
     max_prompt_tokens: int = Field(8192, ge=16)  # teacher, reflector and curator prompts
     # Whose weights write reflections, tags and curations. The teacher's change slowly or not at all, so that
     # training on one role does not wear off the others; costs one more copy of the weights for decoding where

@@ -302,3 +302,25 @@ def test_an_update_of_nothing():
     update = updater().update([], step=0)
     assert update.records == []
     assert update.metrics["playbook/total_bullets"] == 0
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_the_reflector_sees_the_end_of_the_thinking(seen):
+    shown = {}
+
+    def reflect(prompt, request):
+        shown["reflect"] = prompt
+        return reflection_json("lesson")
+
+    def tag(prompt, request):
+        shown["tag"] = prompt
+        return no_tags(prompt, request)
+
+    engine = ScriptedEngine(reflect=reflect, tag=tag, curate=copy_lesson)
+    context = updater(engine, thinking_template=True, reflect_on_thinking=seen)
+    seed_playbook(context, "an old lesson")
+    text = "I count to three.</think>The answer."
+    context.update([attempt("p", text=text), attempt("q", solved=True, text=text)], step=0)
+    assert ("I count to three." in shown["reflect"]) == seen
+    assert "I count to three." not in shown["tag"]
+    assert all("The answer." in prompt for prompt in shown.values())

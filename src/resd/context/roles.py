@@ -57,7 +57,7 @@ class Asker:
         """What went wrong in a failed attempt?"""
         sections: Sections = {
             "problem": attempt.problem.question,
-            "trial": self._trial(attempt),
+            "trial": self._trial(attempt, with_thinking=self.config.reflect_on_thinking),
             "feedback": attempt.verdict.feedback,
         }
         prompt = self.builder.build("reflect", sections, entries)
@@ -81,8 +81,9 @@ class Asker:
         prompt = self.builder.build("curate", sections, entries)
         return self._ask("curate", attempt, prompt, curation_schema(), self.config.max_curation_tokens)
 
-    def _trial(self, attempt: Attempt) -> str:
-        return self.builder.answer(attempt.response.text, remove_thinking=self.config.remove_thinking)
+    def _trial(self, attempt: Attempt, *, with_thinking: bool = False) -> str:
+        remove = self.config.remove_thinking and not with_thinking
+        return self.builder.answer(attempt.response.text, remove_thinking=remove)
 
     def _ask(
         self, role: Role, attempt: Attempt, prompt: FittedPrompt, schema: Mapping[str, Any], max_tokens: int
