@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from context.fakes import CharTokenizer, ScriptedEngine
-from resd.records import Problem, Request, Response, Verdict
+from resd.records import Problem, Request, ResdError, Response, Verdict
 from resd.training.rollout import Sampling, roll_out
 
 PROBLEMS = [Problem("p", ({"role": "user", "content": "Go."},))]
@@ -55,3 +55,9 @@ def test_a_draft_in_an_unfinished_thought_is_no_answer(text: str, opened: bool, 
     )
     assert attempt.verdict.solved == solved
     assert attempt.response.text == text, "what was generated stays as it was"
+
+
+def test_two_problems_of_one_id_are_a_mistake() -> None:
+    sampling = Sampling(1, 8, 1.0, 1.0, thinking=True)
+    with pytest.raises(ResdError, match="problem p: two problems"):
+        roll_out(PROBLEMS * 2, Says(""), Reads(), CharTokenizer(), sampling, seed=lambda problem, sample: 0)

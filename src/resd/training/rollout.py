@@ -10,7 +10,7 @@ from typing import Any
 from resd.chat import encode_prompt, opens_thinking, reopen_thinking
 from resd.environments.base import Environment
 from resd.generation.engine import GenerationEngine
-from resd.records import Attempt, Problem, Request
+from resd.records import Attempt, Problem, Request, ResdError
 from resd.training.clock import Clock
 
 
@@ -65,7 +65,7 @@ def group_by_problem(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
 def _tries(
     problems: Sequence[Problem], tokenizer: Any, sampling: Sampling, seed: Callable[[Problem, int], int]
 ) -> dict[str, tuple[Problem, int, Request]]:
-    tries = {}
+    tries: dict[str, tuple[Problem, int, Request]] = {}
     for problem in problems:
         prompt = encode_prompt(tokenizer, problem.messages, thinking=sampling.thinking)
         for sample in range(sampling.n):
@@ -77,5 +77,7 @@ def _tries(
                 top_p=sampling.top_p,
                 seed=seed(problem, sample),
             )
+            if request.id in tries:
+                raise ResdError(f"problem {problem.id}: two problems have this id; give each its own")
             tries[request.id] = (problem, sample, request)
     return tries
