@@ -87,6 +87,9 @@ def test_mistakes_are_told_before_torch_is_imported(config: Path) -> None:
         ("environment.options.family=nothing", "nothing"),
         ("environment.options.colour=1", "colour"),
         ("evaluation.split=validation", "validation"),
+        ("environment.options.states=7", "as in [2, 6]"),
+        ("environment.options.states=[6,2]", "as in [2, 6]"),
+        ("output=/dev/null/run", "/dev/null is no folder"),
         ("stream.batch_size=100000", "make the batch smaller"),
         ("algorithm=grpo", "rollout.n"),
         ("logging.wandb=true", "resd[loggers]"),
@@ -111,6 +114,18 @@ def test_a_folder_without_a_model(config: Path, tmp_path: Path, capsys: pytest.C
     assert "config.json" in fails(capsys, "train", str(config))
 
 
+def test_a_run_is_no_model(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tmp_path / "old/checkpoints/8"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    assert str(checkpoint) in fails(capsys, "train", str(config), f"model={tmp_path / 'old'}")
+
+
+def test_a_playbook_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source in (tmp_path, tmp_path / "none"):
+        assert "the folder of a run" in fails(capsys, "playbook", "show", str(source))
+
+
 def test_a_lab_model_knows_one_wording(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,8 +138,10 @@ def test_an_output_that_is_not_empty(
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/thesis.tex").write_text("")
+    assert "not empty; choose" in fails(capsys, "train", str(config))
+    assert "not empty; choose" in fails(capsys, "train", str(config), "--resume")
+    (tmp_path / "run/config.yaml").write_text("")
     assert "--resume" in fails(capsys, "train", str(config))
-    assert "not empty" in fails(capsys, "train", str(config), "--resume")
 
 
 def test_unknown_options_are_errors(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +150,15 @@ def test_unknown_options_are_errors(config: Path, capsys: pytest.CaptureFixture[
             main(words)
         assert stop.value.code == 2
         assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_an_output_file_is_checked_before_the_work(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for output, words in ((tmp_path, "is a folder"), (tmp_path / "none/x", "cannot be written")):
+        command = ("evaluate", "lab", "--config", str(config), "--output", str(output))
+        assert words in fails(capsys, *command)
+        assert words in fails(capsys, "report", str(tmp_path), "--output", str(output))
 
 
 def test_report_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,9 +185,9 @@ def test_train_evaluate_and_playbook(
     config, reports = toy_run
     main(["train", str(config)])
     said = capsys.readouterr().out
-    assert said.count("evaluation after") == 4
-    assert "update 6/6" in said
-    assert "letters/test_cases/best@2" in said
+    assert said.count("held out after") == 4
+    assert " 6/6" in said
+    assert "letters: tests passed, best of 2" in said
     assert reports == [([tmp_path / "run"], tmp_path / "run/report.html")]
 
     main(["playbook", "show", str(tmp_path / "run")])

@@ -140,4 +140,4 @@ def test_the_models_command_of_the_readme() -> None:
     words = command.replace("\\\n", " ").split()
     assert words[:3] == ["resd", "train", "examples/lab.yaml"]
     _, plan = check_run(load_config(REPOSITORY / words[2], words[3:]))
-    assert plan.updates == 24
+    assert plan.updates == 20

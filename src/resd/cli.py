@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from resd.records import ResdError
 if TYPE_CHECKING:
     from resd.config import RunConfig
     from resd.context.playbook import Playbook
+    from resd.training.plan import Plan
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -59,12 +61,16 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings, as in optimizer.learning_rate=1e-4"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="settings, as in seed=1; see docs/settings.md",
     )
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="YAML file")
+    parser.add_argument("config", metavar="FILE", help="YAML file, as examples/lab.yaml")
     _add_config(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--dry-run", action="store_true", help="print configuration and plan, do nothing")
@@ -73,8 +79,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="lab, a folder (such as a checkpoint), or a hub name")
-    parser.add_argument("--config", required=True, help="YAML file of a run")
-    parser.add_argument("--output", type=Path, help="write the metrics to this file, as JSON")
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of a run")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the metrics to this file, as JSON")
     _add_config(parser)
     parser.set_defaults(run=evaluate)
 
@@ -92,7 +98,9 @@ def _add_playbook(parser: argparse.ArgumentParser) -> None:
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
-    parser.add_argument("--output", type=Path, help="HTML file (default: report.html in the first folder)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="HTML file (default: report.html in the first folder)"
+    )
     parser.set_defaults(run=report)
 
 
@@ -127,28 +135,30 @@ def train(args: argparse.Namespace) -> None:
         return
     check_folder(Path(config.output), config, resume=args.resume)
     try:
-        _train(config, resume=args.resume, updates=plan.updates)
+        _train(config, plan, resume=args.resume)
     except KeyboardInterrupt:
         words = " ".join(["resd train", args.config, *args.overrides, "--resume"])
         print(f"resd: stopped; go on from the newest checkpoint with: {words}", file=sys.stderr)
         raise SystemExit(130) from None
 
 
-def _train(config: RunConfig, *, resume: bool, updates: int) -> None:
+def _train(config: RunConfig, plan: Plan, *, resume: bool) -> None:
     from rich.console import Console
 
-    from resd.training.console import console_sink, summary_table
-    from resd.training.setup import build
+    from resd.training.console import console_sink, opening_line, summary_table
+
+    console = Console()
+    console.print(opening_line(config, plan), highlight=False, soft_wrap=True)
+    from resd.training.setup import build  # torch, and seconds
 
     _quiet()
-    console = Console()
-    stream = build(config, resume=resume, watch=console_sink(console, updates))
+    stream = build(config, resume=resume, watch=console_sink(console, plan.updates))
     try:
         stream.train()
     finally:
         for sink in stream.sinks:
             sink.close()
-    console.print(summary_table(stream.folder))
+    console.print("", summary_table(stream.folder), "", sep="\n")
     page = stream.folder / "report.html"
     _write_report([stream.folder], page)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
@@ -161,6 +171,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     config = load_config(args.config, [*args.overrides, f"model={json.dumps(args.model)}"])
     check_run(config)
+    _check_file(args.output)
     from rich.console import Console
 
     from resd.training.console import metrics_table
@@ -170,7 +181,7 @@ def evaluate(args: argparse.Namespace) -> None:
     metrics = evaluate_model(config).metrics
     Console().print(metrics_table(metrics))
     if args.output:
-        args.output.write_text(json.dumps(dict(metrics), indent=2) + "\n")
+        args.output.write_text(json.dumps(dict(metrics), indent=2) + "\n", encoding="utf-8")
 
 
 def show_playbook(args: argparse.Namespace) -> None:
@@ -190,6 +201,7 @@ def export_playbook(args: argparse.Namespace) -> None:
 def report(args: argparse.Namespace) -> None:
     """`resd report`: any number of runs on one page."""
     page = args.output or args.runs[0] / "report.html"
+    _check_file(args.output)
     _write_report(args.runs, page)
     print(page)
 
@@ -208,6 +220,16 @@ def evaluate_lab(args: argparse.Namespace) -> None:
     evaluate_command(args)
 
 
+def _check_file(path: Path | None) -> None:
+    """Before the work, not after it: whether a file can be written there."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ResdError(f"--output {path}: is a folder; name a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ResdError(f"--output {path}: cannot be written; choose another file in a folder that exists")
+
+
 def _quiet() -> None:
     """No progress bars for loading and saving: they take seconds, and would tear the live table."""
     from transformers.utils import logging
@@ -219,6 +241,8 @@ def _playbooks(source: Path) -> dict[str, Playbook]:
     from resd.context.playbook import load_playbooks
 
     path = source / "playbook.jsonl" if source.is_dir() else source
+    if not path.is_file():
+        raise ResdError(f"playbook {source}: there is no {path}; give the folder of a run of algorithm resd")
     return load_playbooks(path)
 
 

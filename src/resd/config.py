@@ -6,15 +6,22 @@ paper, released code and this project differ.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from resd.records import ResdError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
@@ -126,7 +133,7 @@ class PolicyConfig(Section):
 
 class OptimizerConfig(Section):
     learning_rate: float = Field(1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(0.01, ge=0)
     warmup_updates: int = Field(10, ge=0)  # linear; the first update already has 1/warmup of the rate
     # Adam's steps do not depend on the gradient's scale: once nearly all is solved and gradients are tiny,
@@ -165,7 +172,7 @@ class LoggingConfig(Section):
 class RunConfig(Section):
     model: str = "lab"  # "lab", a folder, or a hub name
     algorithm: Literal["resd", "sdpo", "grpo"] = "resd"
-    output: str = "runs/resd"
+    output: str = Field("runs/resd", min_length=1)
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -211,20 +218,39 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         raise ResdError(f"config {path}: is no mapping; write keys and values, as in `model: lab`")
     for override in overrides or []:
         _apply(data, override)
-    return check_config(data, where=str(path))
+    return check_config(data, str(path), [override.partition("=")[0] for override in overrides or []])
 
 
-def check_config(data: Any, where: str) -> RunConfig:
-    """A `RunConfig` from plain data; the first thing wrong becomes one sentence."""
+def check_config(data: Any, where: str, overridden: Sequence[str] = ()) -> RunConfig:
+    """A `RunConfig` from plain data; the first thing wrong becomes one sentence.
+
+    `where` says where the data are from, but for the `overridden` keys, which are the command line's.
+    """
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "configuration"
-        message = first["msg"].removeprefix("Value error, ")
-        hint = _near(key) if first["type"] == "extra_forbidden" else ""
-        message = "is not a known key" if first["type"] == "extra_forbidden" else message
-        raise ResdError(f"{where}: {key}: {message}{hint}") from error
+        key = ".".join(str(part) for part in first["loc"])
+        told = any(_within(key, name) or _within(name, key) for name in overridden)
+        place = "command line" if told else where
+        raise ResdError(": ".join([place, *([key] if key else []), _complaint(key, first)])) from error
+
+
+def _within(key: str, section: str) -> bool:
+    return f"{key}.".startswith(f"{section}.")
+
+
+def _complaint(key: str, error: ErrorDetails) -> str:
+    """What pydantic found, with the value that it found."""
+    match error["type"]:
+        case "extra_forbidden":
+            return f"is not a known key; {_known(key)}"
+        case "value_error":
+            return error["msg"].removeprefix("Value error, ")
+        case "model_type" | "dict_type":
+            return "is a section; give it keys and values"
+    wanted = re.sub(r", (unable|got) .*", "", error["msg"]).removeprefix("Input ")
+    return f"{wanted}, not {error['input']!r:.60}"
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -254,16 +280,23 @@ def _parse(value: str) -> Any:
     return parsed
 
 
-def _near(key: str) -> str:
-    """A suggestion for a misspelt key."""
-    import difflib
-
-    model: type[BaseModel] = RunConfig
+def _known(key: str) -> str:
+    """For an unknown key: the one that was meant, or all that there are in its section."""
     *parents, leaf = key.split(".")
+    model: type[BaseModel] = RunConfig
     for name in parents:
-        annotation = model.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        model = annotation
-    close = difflib.get_close_matches(leaf, model.model_fields, n=1)
-    return f"; did you mean {'.'.join([*parents, close[0]])}?" if close else ""
+        model = _section(model, name) or model
+    fields = list(model.model_fields)
+    short = [name for name in fields if leaf == "".join(word[0] for word in name.split("_"))]
+    if close := short or get_close_matches(leaf, fields, n=1):
+        return f"did you mean {'.'.join([*parents, close[0]])}?"
+    for name in RunConfig.model_fields:
+        if (section := _section(RunConfig, name)) and leaf in section.model_fields:
+            return f"did you mean {name}.{leaf}?"
+    return f"known: {', '.join(fields)}"
+
+
+def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of a section; None for a value."""
+    kind = model.model_fields[name].annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None

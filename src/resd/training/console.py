@@ -11,10 +11,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from resd.config import RunConfig
 from resd.training import journal
+from resd.training.plan import Plan
 from resd.training.sinks import Record, Sink
 
 SHOWN_UPDATES = 8
+# Columns that would change their width in the course of a run, and shift those beside them.
+WIDTHS = {"update": 7, "playbook": 3, "tokens": 4, "s/step": 5, "left": 6}
+VARIABLES = {"reward": "reward", "test_cases": "tests passed", "response_length": "response tokens"}
 
 
 def console_sink(console: Console, updates: int) -> Sink:
@@ -23,7 +28,7 @@ def console_sink(console: Console, updates: int) -> Sink:
 
 
 class Lines:
-    """One line per record."""
+    """One line per record, aligned so that a log can be read down its columns."""
 
     def __init__(self, console: Console, updates: int) -> None:
         self.console, self.updates = console, updates
@@ -32,8 +37,8 @@ class Lines:
         if record.kind == "evaluation":
             line = evaluation_line(record)
         else:
-            named = update_cells(record, self.updates).items()
-            line = "  ".join(f"{name} {value}" for name, value in named if value)
+            cells = update_cells(record, self.updates).items()
+            line = "  ".join(f"{name} {value:>{WIDTHS.get(name, 0)}}" for name, value in cells if value)
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
@@ -54,39 +59,64 @@ class LiveTable:
             self.live.console.print(evaluation_line(record), highlight=False)
             return
         self.rows.append(update_cells(record, self.updates))
-        table = Table(*self.rows[-1], box=None, pad_edge=False)
+        table = make_table()
+        for name, value in self.rows[-1].items():
+            if value:
+                table.add_column(name, justify="right", min_width=WIDTHS.get(name), no_wrap=True)
         for row in self.rows:
-            table.add_row(*row.values())
+            table.add_row(*(value for value in row.values() if value))
         self.live.update(table, refresh=True)
 
     def close(self) -> None:
         self.live.stop()
 
 
+def make_table() -> Table:
+    """No borders, dim headings."""
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+
+
+def opening_line(config: RunConfig, plan: Plan) -> str:
+    """What a run is about to do: said at once, for the first number may take a minute."""
+    return (
+        f"{config.algorithm.upper()} of {config.model} on {config.environment.name}: {plan.updates} updates "
+        f"of {config.stream.batch_size} problems, {plan.evaluation_samples} samples held out"
+    )
+
+
 def update_cells(record: Record, updates: int) -> dict[str, str]:
-    """What is worth a glance, by heading. A metric that the algorithm does not have is ""."""
+    """What is worth a glance, by heading. A metric that the algorithm does not have is "".
+
+    `left` takes every update that is left to last as long as this one, and evaluations to take no time.
+    """
     metrics = record.metrics
+    seconds = record.timing.get("timing_s/step")
     return {
         "update": f"{record.step}/{updates}",
         "batch": f"{(record.batch or 0) + 1}.{(record.round or 0) + 1}",
         "solved": _number(metrics.get("train/solved/mean"), "{:.3f}"),
         "tests": _number(metrics.get("train/test_cases/mean"), "{:.3f}"),
-        "entries": _number(metrics.get("playbook/total_bullets"), "{:.0f}"),
+        "playbook": _number(metrics.get("playbook/total_bullets"), "{:.0f}"),
         "loss": _number(metrics.get("actor/loss"), "{:.4f}"),
         "tokens": _number(metrics.get("response_length/mean"), "{:.0f}"),
-        "s/step": _number(record.timing.get("timing_s/step"), "{:.1f}"),
+        "s/step": _number(seconds, "{:.1f}"),
+        "left": "" if seconds is None else _clock(seconds * (updates - record.step)),
     }
 
 
 def evaluation_line(record: Record) -> str:
-    """All averages of an evaluation but the bootstrap."""
-    parts = [
-        f"{name.split('/', 2)[2].replace('/', ' ')} {value:.3f}"
-        for name, value in record.metrics.items()
-        if not name.endswith("bootstrap")
-    ]
+    """The means, and the best reward, within 80 columns."""
+    parts = []
+    for name, value in record.metrics.items():
+        *_, variable, statistic = name.split("/")
+        if variable == "response_length":
+            parts.append(f"tokens {value:.0f}")
+        elif statistic.startswith("mean@"):
+            parts.append(f"{'tests' if variable == 'test_cases' else variable} {value:.3f}")
+        elif variable == "reward" and not statistic.endswith("bootstrap"):
+            parts.append(f"{statistic} {value:.3f}")
     seconds = record.timing.get("timing_s/evaluation", 0.0)
-    return "  ".join([f"evaluation after {record.step} updates", *parts, f"({seconds:.1f} s)"])
+    return "  ".join([f"held out after {record.step}", *parts, f"({seconds:.1f} s)"])
 
 
 def summary_table(run: Path) -> Table:
@@ -95,22 +125,47 @@ def summary_table(run: Path) -> Table:
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
     updates = [row for row in rows if row["kind"] == "update"]
     first, last = evaluations[0], evaluations[-1]
-    table = Table(
-        "held out", f"after {first['step']} updates", f"after {last['step']}", box=None, pad_edge=False
-    )
+    table = make_table()
+    table.add_column("held out")
+    for heading in ("before", f"after {last['step']} updates", "change"):
+        table.add_column(heading, justify="right")
     for name in (name for name in last if name.startswith("val/") and not name.endswith("bootstrap")):
-        table.add_row(name.removeprefix("val/"), _number(first.get(name), "{:.3f}"), f"{last[name]:.3f}")
+        before, after = first[name], last[name]
+        form = _form(name)
+        table.add_row(spoken(name), f"{before:{form}}", f"{after:{form}}", f"{after - before:+{form}}")
     if (entries := _last(updates, "playbook/total_bullets")) is not None:
-        table.add_row("playbook entries", "0", f"{entries:.0f}")
+        table.add_row("playbook entries", "0", f"{entries:.0f}", f"{entries:+.0f}")
     return table
 
 
 def metrics_table(metrics: Mapping[str, float]) -> Table:
-    """Names and values."""
-    table = Table("metric", "value", box=None, pad_edge=False)
+    """What was measured, in words, and the values."""
+    table = make_table()
+    table.add_column("held out")
+    table.add_column("value", justify="right")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
+        table.add_row(spoken(name), f"{value:{_form(name)}}")
     return table
+
+
+def spoken(name: str) -> str:
+    """val/chess/reward/mean@4 becomes "chess: reward, mean of 4"."""
+    environment, variable, statistic = name.removeprefix("val/").rsplit("/", 2)
+    kind, _, count = statistic.removesuffix("_bootstrap").partition("@")
+    words = f"{kind} of {count}" if count else kind
+    expected = ", expected" if statistic.endswith("_bootstrap") else ""
+    return f"{environment}: {VARIABLES.get(variable, variable)}, {words}{expected}"
+
+
+def _form(name: str) -> str:
+    """Lengths are in tokens, all else in shares."""
+    return ".1f" if "/response_length/" in name else ".3f"
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, or hours and minutes."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d}"
 
 
 def _last(rows: Sequence[Mapping[str, Any]], name: str) -> Any:

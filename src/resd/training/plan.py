@@ -51,7 +51,7 @@ def check_run(config: RunConfig) -> tuple[Environment, Plan]:
     train, held_out = environment.problems("train"), environment.problems(config.evaluation.split)
     if len(train) < config.stream.batch_size:
         raise ResdError(
-            f"stream.batch_size {config.stream.batch_size}: environment {environment.name} has only "
+            f"stream.batch_size {config.stream.batch_size}: environment {environment.name} has "
             f"{len(train)} problems to train on; make the batch smaller"
         )
     if not held_out:
@@ -88,6 +88,8 @@ def check_model(config: RunConfig) -> None:
     folder = model_folder(config.model)
     if folder is None:
         return
+    if checkpoints := sorted(folder.glob("checkpoints/*/config.json")):
+        raise ResdError(f"model {config.model}: is a run; give a checkpoint, as {checkpoints[-1].parent}")
     if not (folder / "config.json").is_file():
         raise ResdError(
             f"model {config.model}: {folder} holds no config.json; give a folder written by save_pretrained"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,13 @@ def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
     saved = folder / "config.yaml"
     if resume and saved.is_file():
         _check_same(saved, config)
-    elif folder.exists() and not _empty(folder):
-        raise ResdError(f"output {folder}: is not empty; add --resume to go on, or choose another output")
+        return
+    if folder.is_dir() and not _empty(folder):
+        mend = "add --resume to go on with the run in it, or " if saved.is_file() else ""
+        raise ResdError(f"output {folder}: is not empty; {mend}choose another output")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ResdError(f"output {folder}: cannot be made, for {nearest} is no folder that you may write to")
 
 
 def open_folder(folder: Path, config: RunConfig) -> None:

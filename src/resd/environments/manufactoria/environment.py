@@ -48,6 +48,10 @@ class Manufactoria:
         _check("family", self.family, SETS)
         _check("prompt", self.prompt, PROMPTS)
         _check("reward", self.reward, REWARDS)
+        if self.states is not None and not _is_range(self.states):
+            raise ResdError(
+                f"manufactoria: states {self.states!r}: give the fewest and the most, as in [2, 6]"
+            )
         if self.states is not None and self.family != "has":
             raise ResdError(f"manufactoria: states is for family has, not {self.family}; leave it out")
 
@@ -131,6 +135,13 @@ def family_and_params(problem: Problem) -> tuple[Family, Params]:
 
 def _unreadable(total: int, feedback: str, error: str) -> Verdict:
     return Verdict(0.0, 0, total, feedback, {"incorrect_format": True, "parse_error": error})
+
+
+def _is_range(states: Any) -> bool:
+    """Two whole numbers, the smaller one first."""
+    if not isinstance(states, list | tuple) or [type(number) for number in states] != [int, int]:
+        return False
+    return bool(states[0] <= states[1])
 
 
 def _check(option: str, value: str, known: Sequence[str] | Mapping[str, object]) -> None:
