@@ -53,8 +53,11 @@ def test_a_program_runs_on_a_tape() -> None:
 def test_runs_end_for_a_reason() -> None:
     loop = parse_program("START start:\n    NEXT a\nPAINTER_RED a:\n    NEXT a\nEND end\n")
     assert (loop.run("").accepted, loop.run("").reason, loop.run("").visits) == (False, "limit", 1000)
-    nowhere = parse_program("START start:\n    NEXT nowhere\nEND end\n").run("R")
-    assert (nowhere.accepted, nowhere.reason) == (False, "unknown_node")
+    upper_case = parse_program("START start:\n    NEXT END\nEND end\n").run("R")
+    assert (upper_case.accepted, upper_case.reason) == (False, "unknown_node")
+    with pytest.raises(ProgramError) as caught:
+        parse_program("START start:\n    NEXT nowhere\nEND end\n")
+    assert caught.value.line is None or caught.value.line >= 1
 
 
 @pytest.mark.parametrize("text", ["", "hello", "START start:\n    NEXT\n"])
