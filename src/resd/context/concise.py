@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from resd.context.entries import Entry
 from resd.context.seeding import derive_seed
+from resd.records import ResdError
 
 Method = Literal["reset", "prioritized", "staleness"]
 
@@ -28,8 +29,10 @@ def removals(
     `reset` removes all. The others remove what did no more good than harm and what stayed unused, then,
     when more than `budget` entries are left, an excess: `prioritized` a random one, of proven entries first
     (the young have not had their chance yet); `staleness` those unused for longest, ties at random.
-    Randomness depends on `update_count` alone.
+    Randomness depends on `update_count` alone. Raises ResdError for an unknown method.
     """
+    if method not in get_args(Method):
+        raise ResdError(f"concise: {method!r} is no method; choose one of {', '.join(get_args(Method))}")
     if method == "reset":
         return tuple(entry.id for entry in entries)
     survivors = [entry for entry in entries if _survives(entry, update_count)]
