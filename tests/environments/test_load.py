@@ -40,7 +40,7 @@ def test_a_class_of_the_current_folder(own: str) -> None:
     [
         ("chess", {}, "known: manufactoria, or module:factory"),
         ("manufactoria", {"colour": 1}, "colour"),
-        ("own_task:Own", {"colour": 1}, "colour"),
+        ("own_task:Own", {"colour": 1}, "(environment.options has colour)"),
         ("own_task:Other", {}, "no attribute 'Other'"),
         ("no_such_module:Own", {}, "no_such_module cannot be imported"),
         (":Own", {}, "cannot be imported"),

@@ -21,7 +21,8 @@ def load(name: str, **options: Any) -> Environment:
     try:
         return factory(**options)
     except TypeError as error:
-        raise ResdError(f"environment {name}: {error}") from error
+        given = f" (environment.options has {', '.join(options)})" if options else ""
+        raise ResdError(f"environment {name}: {error}{given}") from error
 
 
 def _factory(name: str) -> Callable[..., Environment]:
