@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 import toy
 from resd.records import ResdError
@@ -122,6 +123,18 @@ def test_several_runs_share_the_curves(make_run: MakeRun, tmp_path: Path) -> Non
     assert chart.count("<polyline") == 2
     playbook = next(part for part in html.split("<figure>") if "<figcaption>Playbook size" in part)
     assert playbook.count("<polyline") == 1
+
+
+def test_runs_are_told_apart_by_any_setting(make_run: MakeRun, tmp_path: Path) -> None:
+    folders = [make_run("one"), make_run("two")]
+    for folder, rate in zip(folders, ("1.0e-5", "1.0e-6"), strict=True):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["optimizer"] = {"learning_rate": float(rate)}
+        (folder / "config.yaml").write_text(yaml.safe_dump({**config, "output": folder.name}))
+    page, _ = report(tmp_path, *folders)
+    head, one, two = page.rows[""]
+    column = head.index("other settings")
+    assert (one[column], two[column]) == ("optimizer.learning_rate 1e-05", "optimizer.learning_rate 1e-06")
 
 
 def test_many_runs_get_a_chart_for_every_curve(make_run: MakeRun, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import toy
 from resd.config import RunConfig
 from resd.records import ResdError
 from resd.training import journal
-from resd.training.console import Lines, LiveTable, summary_table
+from resd.training.console import Lines, LiveTable, columns, summary_table
 from resd.training.plan import make_plan
 from resd.training.stream import Stream
 from support import save_tiny
@@ -194,6 +194,13 @@ def test_what_a_person_sees(trained: Stream) -> None:
     console = Console(record=True, width=120)
     console.print(summary_table(trained.folder))
     assert "letters: reward, best of 2" in console.export_text()
+
+
+def test_a_narrow_terminal_has_fewer_columns() -> None:
+    row = {"update": "1/6", "loss": "0.0482", "solved": "0.125", "tokens": "64", "tests": ""}
+    assert columns(row, 80) == ["update", "loss", "solved", "tokens"]
+    assert columns(row, 26) == ["update", "loss", "solved"]
+    assert columns(row, 1) == ["update", "solved"]
 
 
 def test_checkpoint_state_is_plain_json(trained: Stream) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resd.report.runs import Row, Run, number, series, total
+from resd.training.run_folder import HARMLESS, flatten
 
 _HELD_OUT = re.compile(r"val/(?P<source>.+)/(?P<variable>[^/]+)/(?P<statistic>mean@\d+|best@\d+|mean)")
 _WORDS = {
@@ -117,6 +118,8 @@ def comparison(runs: Sequence[Run]) -> list[tuple[str, Sequence[str]]]:
     differing = [name for name in each[0] if name not in shared and name != "batches"]
     table: list[tuple[str, Sequence[str]]] = [("run", [run.name for run in runs])]
     table += [(name, [one[name] for one in each]) for name in differing]
+    if any(other := _other_settings(runs)):
+        table.append(("other settings", other))
     metrics = _shared_metrics(runs)
     several = len({metric.source for metric in metrics}) > 1
     for metric in metrics:
@@ -127,6 +130,19 @@ def comparison(runs: Sequence[Run]) -> list[tuple[str, Sequence[str]]]:
     if any(count is not None for count in entries):
         table.append(("entries", [NONE if count is None else f"{count:.0f}" for count in entries]))
     return table
+
+
+def _other_settings(runs: Sequence[Run]) -> list[str]:
+    """Per run, the settings beyond its facts that are not the same in all runs and change its numbers."""
+    settings = [flatten(run.config) for run in runs]
+    told = {"algorithm", "model", "seed", "rollout.n", "environment", *HARMLESS}
+    keys = [
+        key
+        for key in dict.fromkeys(key for one in settings for key in one)
+        if not any(f"{key}.".startswith(f"{name}.") for name in told)
+        and any(one.get(key) != settings[0].get(key) for one in settings)
+    ]
+    return [", ".join(f"{key} {_text(one.get(key))}" for key in keys) for one in settings]
 
 
 def environment(run: Run) -> str:

@@ -19,6 +19,8 @@ from resd.training.sinks import Record, Sink
 SHOWN_UPDATES = 8
 # Columns that would change their width in the course of a run, and shift those beside them.
 WIDTHS = {"update": 7, "playbook": 3, "tokens": 4, "s/step": 5, "left": 6}
+# What a narrow terminal goes without, first to last.
+DISPENSABLE = ("tokens", "loss", "batch", "s/step", "tests")
 VARIABLES = {"reward": "reward", "test_cases": "tests passed", "response_length": "response tokens"}
 
 
@@ -60,15 +62,26 @@ class LiveTable:
             return
         self.rows.append(update_cells(record, self.updates))
         table = make_table()
-        for name, value in self.rows[-1].items():
-            if value:
-                table.add_column(name, justify="right", min_width=WIDTHS.get(name), no_wrap=True)
+        shown = columns(self.rows[-1], self.live.console.width)
+        for name in shown:
+            table.add_column(name, justify="right", min_width=WIDTHS.get(name), no_wrap=True)
         for row in self.rows:
-            table.add_row(*(value for value in row.values() if value))
+            table.add_row(*(row[name] for name in shown))
         self.live.update(table, refresh=True)
 
     def close(self) -> None:
         self.live.stop()
+
+
+def columns(row: Mapping[str, str], width: int) -> list[str]:
+    """The names of the cells to show: not the empty ones, and fewer on a narrow terminal."""
+    shown = {
+        name: max(len(name), len(value), WIDTHS.get(name, 0)) + 2 for name, value in row.items() if value
+    }
+    for name in DISPENSABLE:
+        if sum(shown.values()) > width:
+            shown.pop(name, None)
+    return list(shown)
 
 
 def make_table() -> Table:
