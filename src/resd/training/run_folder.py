@@ -52,8 +52,11 @@ def _empty(folder: Path) -> bool:
 
 
 def _check_same(saved: Path, config: RunConfig) -> None:
-    old = flatten(yaml.safe_load(saved.read_text(encoding="utf-8")))
     new = flatten(config.model_dump(mode="json"))
+    # A setting that did not exist when the run began had its default.
+    defaults = flatten(RunConfig().model_dump(mode="json"))
+    old = {key: defaults[key] for key in defaults.keys() & new.keys()}
+    old |= flatten(yaml.safe_load(saved.read_text(encoding="utf-8")))
     for key in sorted(old.keys() | new.keys()):
         harmless = any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
         if not harmless and old.get(key) != new.get(key):

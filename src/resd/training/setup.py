@@ -57,6 +57,8 @@ def build(config: RunConfig, *, resume: bool = False, watch: Sink | None = None)
         context.load_state_dict(state.context)
     open_folder(folder, config)
     journal.cut_back(folder, state.journals, state.progress.step)
+    if context:
+        (folder / journal.PLAYBOOK).touch()
     stream = Stream(
         config=config,
         folder=folder,

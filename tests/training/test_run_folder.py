@@ -1,0 +1,44 @@
+"""Which configurations may go on in a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from resd.config import RunConfig
+from resd.records import ResdError
+from resd.training.run_folder import check_folder, open_folder
+
+
+def test_the_same_configuration_goes_on(tmp_path: Path) -> None:
+    open_folder(tmp_path / "run", RunConfig())
+    check_folder(tmp_path / "run", RunConfig(device="cpu"), resume=True)
+
+
+def test_another_setting_does_not(tmp_path: Path) -> None:
+    open_folder(tmp_path / "run", RunConfig())
+    with pytest.raises(ResdError, match="seed: .* was started with 0, not 1"):
+        check_folder(tmp_path / "run", RunConfig(seed=1), resume=True)
+
+
+def test_a_setting_younger_than_the_run_had_its_default(tmp_path: Path) -> None:
+    open_folder(tmp_path / "run", RunConfig())
+    saved = tmp_path / "run" / "config.yaml"
+    data = yaml.safe_load(saved.read_text())
+    del data["context"]["author"]
+    saved.write_text(yaml.safe_dump(data))
+    check_folder(tmp_path / "run", RunConfig(), resume=True)
+    changed = RunConfig.model_validate({"context": {"author": "teacher"}})
+    with pytest.raises(ResdError, match=r"context.author: .* was started with 'student', not 'teacher'"):
+        check_folder(tmp_path / "run", changed, resume=True)
+
+
+def test_options_of_an_environment_are_compared_too(tmp_path: Path) -> None:
+    compact = RunConfig.model_validate({"environment": {"options": {"prompt": "compact"}}})
+    open_folder(tmp_path / "run", compact)
+    check_folder(tmp_path / "run", compact, resume=True)
+    for other in (RunConfig(), RunConfig.model_validate({"environment": {"options": {"prompt": "full"}}})):
+        with pytest.raises(ResdError, match="environment.options"):
+            check_folder(tmp_path / "run", other, resume=True)
