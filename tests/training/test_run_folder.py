@@ -19,7 +19,7 @@ def test_the_same_configuration_goes_on(tmp_path: Path) -> None:
 
 def test_another_setting_does_not(tmp_path: Path) -> None:
     open_folder(tmp_path / "run", RunConfig())
-    with pytest.raises(ResdError, match="seed: .* was started with 0, not 1"):
+    with pytest.raises(ResdError, match=r"seed: .* was started with 0, not 1"):
         check_folder(tmp_path / "run", RunConfig(seed=1), resume=True)
 
 
@@ -40,5 +40,5 @@ def test_options_of_an_environment_are_compared_too(tmp_path: Path) -> None:
     open_folder(tmp_path / "run", compact)
     check_folder(tmp_path / "run", compact, resume=True)
     for other in (RunConfig(), RunConfig.model_validate({"environment": {"options": {"prompt": "full"}}})):
-        with pytest.raises(ResdError, match="environment.options"):
+        with pytest.raises(ResdError, match=r"environment\.options"):
             check_folder(tmp_path / "run", other, resume=True)
