@@ -79,6 +79,14 @@ def test_mistakes_are_told_before_torch_is_imported(config: Path) -> None:
     assert "heavy: []" in done.stdout
 
 
+def test_a_bad_file_of_prompts_is_told_before_torch_is_imported(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.yaml").write_text("titles: {lessons: Lessons}")
+    done = in_new_process("train", str(config), f"context.prompts={tmp_path}/words.yaml")
+    assert done.returncode == 2
+    assert "titles: 'lessons' is not a known key; known: playbook, statistics" in done.stderr
+    assert "heavy: []" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -92,6 +100,8 @@ def test_mistakes_are_told_before_torch_is_imported(config: Path) -> None:
         ("output=/dev/null/run", "/dev/null is no folder"),
         ("stream.batch_size=100000", "make the batch smaller"),
         ("algorithm=grpo", "rollout.n"),
+        ("context.prompts=/no/such/file", "context.prompts /no/such/file: cannot be read"),
+        ("context={mode: per_example, student_playbook: true}", "student_playbook_sync below"),
         ("logging.wandb=true", "resd[loggers]"),
     ],
 )

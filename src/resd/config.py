@@ -58,6 +58,7 @@ class ContextConfig(Section):
 
     style: Literal["compact", "full"] = "full"
     order: Literal["static_first", "as_released"] = "static_first"
+    prompts: str | None = Field(None, min_length=1)  # YAML: words in place of the style's [prompt_file]
     mode: Literal["global", "per_example"] = "global"
     max_entries: int | None = Field(120, ge=1)  # M_max
     concise_method: Literal["reset", "prioritized", "staleness"] = "staleness"
@@ -91,6 +92,15 @@ class ContextConfig(Section):
     curation_wave: int = Field(4, ge=1)
     max_curations: int | None = Field(8, ge=0)
     sequential_below: int = Field(8, ge=0)
+    # Training rollouts see a snapshot of the playbook too, taken every so many context updates.
+    student_playbook: bool = False  # [use_playbook_in_student_rollout]
+    # [student_playbook_sync_frequency] None: `concise_frequency`, or 1 where that is None.
+    student_playbook_sync: int | None = Field(None, ge=1)
+
+    @property
+    def snapshot_every(self) -> int | None:
+        """Context updates between two snapshots for the student; None where it is shown none."""
+        return (self.student_playbook_sync or self.concise_frequency or 1) if self.student_playbook else None
 
 
 class DistillationConfig(Section):
@@ -199,6 +209,13 @@ class RunConfig(Section):
             raise ValueError(
                 f"context.author teacher needs teacher.kind ema or frozen: a teacher of kind "
                 f"{self.teacher.kind} scores with the student's weights"
+            )
+        snapshot_every = self.context.snapshot_every if self.context.mode == "per_example" else None
+        if snapshot_every and snapshot_every >= self.stream.updates_per_batch:
+            raise ValueError(
+                f"context.student_playbook in mode per_example: a snapshot after {snapshot_every} updates "
+                f"comes too late for a problem that has {self.stream.updates_per_batch}; set "
+                "context.student_playbook_sync below stream.updates_per_batch"
             )
         if self.stream.min_updates_per_batch > self.stream.updates_per_batch:
             raise ValueError("stream.min_updates_per_batch must not exceed stream.updates_per_batch")

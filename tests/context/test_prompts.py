@@ -5,10 +5,12 @@ import sys
 
 import pytest
 
+from resd.config import ContextConfig
 from resd.context.curation import curation_schema
 from resd.context.entries import SECTION_KEYS
-from resd.context.prompts import COMPACT, FULL, STYLES, assemble, style
+from resd.context.prompts import COMPACT, FULL, STYLES, assemble, configured, read_words, style
 from resd.context.reflection import reflection_schema
+from resd.records import ResdError
 
 ROLES = ("solve", "reflect", "tag", "curate")
 
@@ -45,6 +47,43 @@ def test_the_examples_are_json_with_impossible_ids(role):
     schema = curation_schema() if role == "curate" else reflection_schema(())
     assert set(example) <= set(schema["required"])
     assert set(re.findall(r"\w+-\d{5}", FULL.instructions[role] + FULL.closing[role])) <= {"xxx-99999"}
+
+
+def test_words_of_a_file_replace_the_style_s(tmp_path):
+    path = tmp_path / "words.yaml"
+    path.write_text(
+        "instructions:\n  solve: |\n    Do this.\n    And that.\ntitles: {problem: 'Question:'}\n"
+    )
+    wording = configured(ContextConfig(style="compact", prompts=str(path)))
+    assert assemble(wording, "solve", {"playbook": "P", "problem": "Q"}) == (
+        "Do this.\nAnd that.\nPlaybook:\nP\nQuestion:\nQ"
+    )
+    assert wording.instructions["tag"] == COMPACT.instructions["tag"]
+    assert wording.closing == COMPACT.closing
+    assert wording.fingerprint() != COMPACT.fingerprint()
+    path.write_text("titles: {problem: 'Task:'}")
+    assert style("compact", words=read_words(path)).fingerprint() == COMPACT.fingerprint(), "nothing changes"
+    assert configured(ContextConfig(order="as_released")) == style("full", "as_released")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "is no mapping; give it keys among instructions, closing, titles"),
+        ("instruction: {solve: x}", "'instruction' is not a known key; known: instructions, closing, titles"),
+        ("closing: {solver: x}", "closing: 'solver' is not a known key; known: solve, reflect, tag, curate"),
+        ("titles: {curate: x}", "titles: 'curate' is not a known key; known: playbook, statistics"),
+        ("titles: Playbook", "titles: is no mapping"),
+        ("closing: {solve: 3}", "closing.solve: is no text"),
+        ("closing: {solve:", "not valid YAML"),
+    ],
+)
+def test_a_file_of_words_that_does_not_fit(tmp_path, text, complaint):
+    (tmp_path / "words.yaml").write_text(text)
+    with pytest.raises(ResdError) as raised:
+        read_words(tmp_path / "words.yaml")
+    assert str(raised.value).startswith(f"context.prompts {tmp_path}/words.yaml: {complaint}")
+    assert "\n" not in str(raised.value)
 
 
 def test_the_context_engine_imports_no_torch():

@@ -11,6 +11,7 @@ from resd.context.playbook import load_playbooks
 from resd.context.prompts import style
 from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.context.updater import ContextUpdater
+from resd.records import ResdError
 
 LESSONS = {"p": "lesson of p", "q": "lesson of q", "r": "lesson of r", "s": "lesson of s", "t": "lesson of t"}
 
@@ -324,3 +325,76 @@ def test_the_reflector_sees_the_end_of_the_thinking(seen):
     assert ("I count to three." in shown["reflect"]) == seen
     assert "I count to three." not in shown["tag"]
     assert all("The answer." in prompt for prompt in shown.values())
+
+
+def asked(context, problem_id="p"):
+    return CharTokenizer().decode(context.rollout_prompt(attempt(problem_id).problem))
+
+
+PLAIN = "<user>question p<assistant>"
+WITH_LESSON = "<user>Solve the task.\nPlaybook:\n[err-00001] lesson of p\nTask:\nquestion p<assistant>"
+
+
+def test_the_student_sees_a_snapshot_of_the_playbook_every_so_many_updates():
+    context = updater(student_playbook=True, student_playbook_sync=2, curation_wave=1)
+    seen = [asked(context)]
+    for step, problem in enumerate("pqrs"):
+        context.update([attempt(problem)], step=step)
+        seen.append(asked(context))
+    after_two = WITH_LESSON.replace("\nTask:", "\n[err-00002] lesson of q\nTask:")
+    after_four = after_two.replace("\nTask:", "\n[err-00003] lesson of r\n[err-00004] lesson of s\nTask:")
+    assert seen == [PLAIN, PLAIN, after_two, after_two, after_four]
+    composer = TeacherPromptComposer(context.config, context.style, CharTokenizer(), thinking=True)
+    prompt = composer.compose(attempt("p").problem, playbook=context.playbook_for("p"))
+    assert prompt.ids == context.rollout_prompt(attempt("p").problem), "as the teacher is shown it"
+    reflectors = [wave[0] for wave in context.engine.waves if wave[0].id.startswith("reflect")]
+    assert "Task:\nquestion s\nAttempt:" in CharTokenizer().decode(reflectors[-1].prompt_ids)
+
+
+@pytest.mark.parametrize(
+    ("config", "first_shown"),
+    [
+        ({"student_playbook": False}, None),
+        ({"concise_frequency": 3}, 3),
+        ({"concise_frequency": None}, 1),
+        ({"use_playbook": False, "student_playbook_sync": 1}, 1),
+        ({"max_prompt_tokens": 60, "student_playbook_sync": 1}, None),
+    ],
+)
+def test_when_the_student_is_first_shown_the_playbook(config, first_shown):
+    engine = ScriptedEngine(reflect=new_lesson, curate=lambda *_: curation_json("lesson of p"))
+    context = updater(engine, **{"student_playbook": True, **config})
+    shown = []
+    for step in range(4):
+        context.update([attempt("p")], step=step)
+        shown.append(asked(context))
+    hidden = 4 if first_shown is None else first_shown - 1
+    assert shown == [PLAIN] * hidden + [WITH_LESSON] * (4 - hidden)
+
+
+def test_a_snapshot_for_each_problem():
+    context = updater(mode="per_example", student_playbook=True, student_playbook_sync=2)
+    for step, problems in enumerate(["pq", "p"]):
+        context.update([attempt(problem) for problem in problems], step=step)
+    assert asked(context, "p") == WITH_LESSON
+    assert asked(context, "q") == PLAIN.replace("p<", "q<"), "after one update of its own"
+
+
+@pytest.mark.parametrize("mode", ["global", "per_example"])
+def test_snapshots_are_resumed(mode):
+    config = {"mode": mode, "student_playbook": True, "student_playbook_sync": 2}
+    straight, resumed = updater(**config), updater(**config)
+    for step in range(3):
+        straight.update([attempt("p"), attempt("q")], step=step)
+    resumed.load_state_dict(json.loads(json.dumps(straight.state_dict())))
+    for context in (straight, resumed):
+        assert asked(context) != PLAIN
+        context.playbook_for("p").add("others", "not yet shown")
+    assert resumed.state_dict() == straight.state_dict()
+    assert asked(resumed) == asked(straight)
+    assert "not yet" not in asked(resumed)
+
+
+def test_a_state_of_another_wording_is_refused():
+    with pytest.raises(ResdError, match="not those that the run began with"):
+        updater(wording="full").load_state_dict(updater().state_dict())

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from resd.chat import encode_prompt
 from resd.config import ContextConfig
-from resd.context.prompts import COMPACT
+from resd.context.prompts import COMPACT, style
 from resd.context.prompts.full import FULL
 from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.environments.manufactoria import Manufactoria
@@ -77,6 +77,9 @@ def test_weights_know_the_compact_wording_alone() -> None:
     check_prompts(weights_path(), COMPACT.fingerprint())
     with pytest.raises(ResdError, match="lab model"):
         check_prompts(weights_path(), FULL.fingerprint())
+    own = style("compact", words={"closing": {"solve": "Go."}})
+    with pytest.raises(ResdError, match=r"context\.prompts to null"):
+        check_prompts(weights_path(), own.fingerprint())
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", "", '{"recipe": {}}'])

@@ -57,6 +57,17 @@ def test_a_draft_in_an_unfinished_thought_is_no_answer(text: str, opened: bool, 
     assert attempt.response.text == text, "what was generated stays as it was"
 
 
+def test_what_is_asked_may_be_more_than_the_problem() -> None:
+    sampling, tokenizer = Sampling(2, 8, 1.0, 1.0, thinking=True), CharTokenizer()
+    plain, longer = (
+        roll_out(PROBLEMS, Says(""), Reads(), tokenizer, sampling, seed=lambda *_: 0, prompt_ids=prompt_ids)
+        for prompt_ids in (None, lambda problem: tuple(tokenizer.encode(f"Hint. {problem.question}")))
+    )
+    assert [tokenizer.decode(a.prompt_ids) for a in plain] == ["<user>Go.<assistant>"] * 2
+    assert [tokenizer.decode(a.prompt_ids) for a in longer] == ["Hint. Go."] * 2
+    assert [a.problem for a in longer] == [a.problem for a in plain]
+
+
 def test_two_problems_of_one_id_are_a_mistake() -> None:
     sampling = Sampling(1, 8, 1.0, 1.0, thinking=True)
     with pytest.raises(ResdError, match="problem p: two problems"):

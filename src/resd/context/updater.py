@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from resd.chat import encode_prompt
 from resd.config import ContextConfig
 from resd.context.concise import frequency_triggers
 from resd.context.curation import parse_curation
@@ -20,7 +21,7 @@ from resd.context.roles import Ask, Asker
 from resd.context.solutions import SolutionBuffer, demonstrations
 from resd.context.waves import CurationQueue
 from resd.generation.engine import GenerationEngine, generate
-from resd.records import Attempt
+from resd.records import Attempt, Problem, ResdError
 
 # Always reported, also when zero.
 _COUNTS = (
@@ -68,7 +69,7 @@ class _Step:
 
 
 class ContextUpdater:
-    """Owns the playbook (one per problem in `per_example` mode) and the solution buffer.
+    """Owns the playbook (one per problem in `per_example` mode), its snapshot and the solution buffer.
 
     The engine, which decodes with the weights of `context.author`, must be awake during `update`.
     """
@@ -89,11 +90,23 @@ class ContextUpdater:
         self.solutions = SolutionBuffer()
         self._builder = PromptBuilder(style, tokenizer, thinking, config.max_prompt_tokens)
         self._playbooks: dict[str, Playbook] = {}
+        self._snapshots: dict[str, tuple[Entry, ...]] = {}  # what the student is shown
 
     def playbook_for(self, problem_id: str) -> Playbook:
         """The playbook that serves this problem; empty at first."""
-        name = problem_id if self.config.mode == "per_example" else ""
-        return self._playbooks.setdefault(name, Playbook())
+        return self._playbooks.setdefault(self._name(problem_id), Playbook())
+
+    def rollout_prompt(self, problem: Problem) -> tuple[int, ...]:
+        """What a training rollout is asked: the question, behind the snapshot of its playbook if it has one.
+
+        Worded as for the teacher. The problem stays as it is: no other role sees this prompt.
+        """
+        builder = self._builder
+        if entries := self._snapshots.get(self._name(problem.id)):
+            prompt = builder.build("solve", {"problem": problem.question}, entries, problem.messages)
+            if prompt.entries:
+                return prompt.ids
+        return encode_prompt(builder.tokenizer, problem.messages, thinking=builder.thinking)
 
     def update(self, attempts: Sequence[Attempt], step: int) -> ContextUpdate:
         """Learn from graded attempts. Bad replies are counted in the metrics, never raised."""
@@ -109,6 +122,7 @@ class ContextUpdater:
         for playbook in run.playbooks:
             self._concise(run, playbook, due=False, allowed=self.config.concise_after_curation)
             playbook.advance()
+        self._take_snapshots(attempts)
         run.counts["playbook/added"] = self._sum("next_number") - before["added"]
         run.counts["playbook/merged"] = self._sum("merged") - before["merged"]
         return self._result(run)
@@ -122,13 +136,37 @@ class ContextUpdater:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able: playbooks and solution buffer."""
-        playbooks = {name: playbook.state() for name, playbook in self._playbooks.items()}
-        return {"playbooks": playbooks, "solutions": self.solutions.state_dict()}
+        """JSON-able: playbooks, their snapshots, the solution buffer, and which wording made them."""
+        return {
+            "playbooks": {name: playbook.state() for name, playbook in self._playbooks.items()},
+            "snapshots": {name: list(map(asdict, entries)) for name, entries in self._snapshots.items()},
+            "solutions": self.solutions.state_dict(),
+            "prompts": self.style.fingerprint(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises ResdError for a state that another wording made: the run would not go on as it began."""
+        if state.get("prompts", self.style.fingerprint()) != self.style.fingerprint():
+            source = f"context.prompts {self.config.prompts}" if self.config.prompts else "context.style"
+            raise ResdError(
+                f"{source}: the words are not those that the run began with; restore them to resume, "
+                "or choose another output"
+            )
+        snapshots = state.get("snapshots", {})  # older states have none
+        self._snapshots = {
+            name: tuple(Entry(**entry) for entry in entries) for name, entries in snapshots.items()
+        }
         self._playbooks = {name: Playbook.from_state(saved) for name, saved in state["playbooks"].items()}
         self.solutions.load_state_dict(state["solutions"])
+
+    def _name(self, problem_id: str) -> str:
+        return problem_id if self.config.mode == "per_example" else ""
+
+    def _take_snapshots(self, attempts: Sequence[Attempt]) -> None:
+        for name in {self._name(attempt.problem.id): None for attempt in attempts}:
+            playbook = self._playbooks[name]
+            if frequency_triggers(playbook.update_count, self.config.snapshot_every):
+                self._snapshots[name] = playbook.entries
 
     def _playbook_of(self, attempt: Attempt) -> Playbook:
         return self.playbook_for(attempt.problem.id)

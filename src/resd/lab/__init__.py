@@ -30,8 +30,8 @@ def check_prompts(folder: Path, fingerprint: str) -> None:
     if trained_on != fingerprint:
         raise ResdError(
             f"model {folder}: this lab model knows prompts {trained_on}, the run would send {fingerprint}; "
-            "set context.style to compact and context.order to static_first, "
-            "or rebuild it with `resd lab build`"
+            "set context.style to compact, context.order to static_first and context.prompts to null; "
+            "if they are, rebuild it with `resd lab build`"
         )
 
 

@@ -84,7 +84,9 @@ def make_plan(config: RunConfig, problems: int, held_out: int) -> Plan:
 
 
 def check_model(config: RunConfig) -> None:
-    """Raises ResdError for a folder without a model, and for a wording that a lab model does not know."""
+    """Raises ResdError for a folder without a model, for prompts that cannot be read, and for a wording that
+    a lab model does not know."""
+    style = prompts.configured(config.context) if config.algorithm != "grpo" else None
     folder = model_folder(config.model)
     if folder is None:
         return
@@ -94,8 +96,8 @@ def check_model(config: RunConfig) -> None:
         raise ResdError(
             f"model {config.model}: {folder} holds no config.json; give a folder written by save_pretrained"
         )
-    if config.algorithm != "grpo":
-        lab.check_prompts(folder, prompts.style(config.context.style, config.context.order).fingerprint())
+    if style is not None:
+        lab.check_prompts(folder, style.fingerprint())
 
 
 def check_installed(logging: LoggingConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from resd.chat import encode_prompt, opens_thinking, reopen_thinking
@@ -12,6 +13,8 @@ from resd.environments.base import Environment
 from resd.generation.engine import GenerationEngine
 from resd.records import Attempt, Problem, Request, ResdError
 from resd.training.clock import Clock
+
+PromptIds = Callable[[Problem], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,18 @@ def roll_out(
     sampling: Sampling,
     seed: Callable[[Problem, int], int],
     clock: Clock | None = None,
+    prompt_ids: PromptIds | None = None,
 ) -> list[Attempt]:
     """`sampling.n` graded attempts at each problem, problem by problem.
 
-    `seed(problem, sample)` decides what is drawn, whatever else shares the batch. Grading starts while other
-    responses are still being decoded.
+    `seed(problem, sample)` decides what is drawn, whatever else shares the batch. `prompt_ids(problem)` is
+    what is asked; by default the problem's own messages. Grading starts while other responses are still being
+    decoded.
     """
     clock = clock or Clock()
     opened = opens_thinking(tokenizer, thinking=sampling.thinking)
-    tries = _tries(problems, tokenizer, sampling, seed)
+    plain = partial(_plain, tokenizer=tokenizer, thinking=sampling.thinking)
+    tries = _tries(problems, prompt_ids or plain, sampling, seed)
     requests = [request for _, _, request in tries.values()]
     graded: dict[str, Attempt] = {}
     for response in clock.iterate("generate", engine.submit(requests)):
@@ -62,12 +68,19 @@ def group_by_problem(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
     return dict(groups)
 
 
+def _plain(problem: Problem, tokenizer: Any, thinking: bool) -> tuple[int, ...]:
+    return encode_prompt(tokenizer, problem.messages, thinking=thinking)
+
+
 def _tries(
-    problems: Sequence[Problem], tokenizer: Any, sampling: Sampling, seed: Callable[[Problem, int], int]
+    problems: Sequence[Problem],
+    prompt_ids: PromptIds,
+    sampling: Sampling,
+    seed: Callable[[Problem, int], int],
 ) -> dict[str, tuple[Problem, int, Request]]:
     tries: dict[str, tuple[Problem, int, Request]] = {}
     for problem in problems:
-        prompt = encode_prompt(tokenizer, problem.messages, thinking=sampling.thinking)
+        prompt = prompt_ids(problem)
         for sample in range(sampling.n):
             request = Request(
                 id=f"{problem.id}#{sample}",

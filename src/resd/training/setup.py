@@ -108,18 +108,20 @@ def make_author(learner: Learner, tokenizer: Any, config: RunConfig) -> Generati
 
 
 def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
-    """Reflector and curator prompts no longer than leaves room for their replies in the model's positions.
+    """Prompts that grow with the playbook, no longer than leaves room for replies in the model's positions.
 
     Otherwise a run ends at the first playbook, or attempt, that is too long. Raises ResdError for no room.
     """
     context, positions = config.context, int(text_config(model).max_position_embeddings)
-    reply = max(context.max_reflection_tokens, context.max_curation_tokens)
+    rollout = config.rollout.max_tokens if context.student_playbook else 0
+    reply = max(context.max_reflection_tokens, context.max_curation_tokens, rollout)
     if config.algorithm != "resd" or context.max_prompt_tokens + reply <= positions:
         return config
     if positions <= reply:
         raise ResdError(
             f"context: replies of {reply} tokens leave no room for a prompt in the model's {positions} "
             "positions; lower max_reflection_tokens and max_curation_tokens"
+            + (", and rollout.max_tokens" if rollout else "")
         )
     return config.model_copy(
         update={"context": context.model_copy(update={"max_prompt_tokens": positions - reply})}
@@ -130,7 +132,7 @@ def make_context(config: RunConfig, engine: GenerationEngine, tokenizer: Any) ->
     """The context engine, for the one algorithm that has it."""
     if config.algorithm != "resd":
         return None
-    style = prompts.style(config.context.style, config.context.order)
+    style = prompts.configured(config.context)
     return ContextUpdater(config.context, style, engine, tokenizer, config.seed, config.rollout.thinking)
 
 
@@ -138,7 +140,7 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
     """The algorithm that `config` names; where a switch is None it keeps its own default."""
     if config.algorithm == "grpo":
         return GRPO(config.policy)
-    style = prompts.style(config.context.style, config.context.order)
+    style = prompts.configured(config.context)
     composer = TeacherPromptComposer(config.context, style, tokenizer, config.rollout.thinking)
     chosen = config.context.distill_successes
     if context is None:

@@ -97,6 +97,7 @@ class Stream:
             Sampling(rollout.n, rollout.max_tokens, rollout.temperature, rollout.top_p, rollout.thinking),
             seed=lambda problem, sample: derive_seed(self.config.seed, "rollout", step, problem.id, sample),
             clock=clock,
+            prompt_ids=self.context.rollout_prompt if self.context else None,
         )
 
     def load_weights(self) -> None:
