@@ -20,6 +20,8 @@ Result: TypeAlias = tuple[Reason | None, str, int]
 
 # A run that takes more visits than this is watched for cycles; most runs are over long before.
 _CALM = 96
+# Symbols that are pulled at once from tapes that grow.
+_CHUNK = 16
 # Added to the cost of steps that end the run, so that the inner loop needs one comparison only.
 _FINAL = 1 << 20
 
@@ -61,6 +63,20 @@ class _Row(dict[str, "_Step"]):
         super().__init__()
         self.machine = machine
         self.name = name
+        self._chunks: dict[str, _Step] = {}
+
+    def pull(self, chunk: str) -> _Step:
+        """The steps that pull `chunk`, as one; final if the run ends on the way."""
+        if chunk not in self._chunks:
+            row, total, paint = self, 0, ""
+            for front in chunk:
+                cost, painted, following = row[front]
+                total, paint = total + cost, paint + painted
+                if cost >= _FINAL:
+                    break
+                row = following  # type: ignore[assignment]
+            self._chunks[chunk] = total, paint, row
+        return self._chunks[chunk]
 
     def __missing__(self, front: str) -> _Step:
         step = self[front] = self.machine.compile_step(self.name, front)
@@ -107,25 +123,20 @@ class Machine:
             steps += 1
             if row is anchor_row and tape == anchor_tape:
                 visits += (VISIT_LIMIT - visits) // (visits - anchor_visits) * (visits - anchor_visits)
-            elif steps == power and len(tape) > len(anchor_tape):
+            elif steps == power and len(tape) > max(len(anchor_tape), _CHUNK):
                 return self._run_out(row, tape, visits)
             elif steps == power:
                 anchor_row, anchor_tape, anchor_visits = row, tape, visits
                 power *= 2
 
     def _run_out(self, row: _Row, tape: str, visits: int) -> Result:
-        """Go on without looking for cycles: on a tape that grows none is near."""
-        queue = list(tape)
-        rest = iter(queue)
-        for front in rest:
-            cost, painted, following = row[front]
+        """Go on by whole chunks of a tape that grows: no cycle is near, but chunks have been seen before."""
+        while len(tape) >= _CHUNK:
+            cost, painted, following = row.pull(tape[:_CHUNK])
             if visits + cost > VISIT_LIMIT:
-                return self._end(row, following, front + "".join(rest), visits)
-            visits += cost
-            if painted:
-                queue += painted
-            row = following  # type: ignore[assignment]
-        return self._finish(row, "", visits)
+                break
+            row, tape, visits = following, tape[_CHUNK:] + painted, visits + cost  # type: ignore[assignment]
+        return self._finish(row, tape, visits)
 
     def _end(self, row: _Row, following: _Row | _Ending | _Loop, tape: str, visits: int) -> Result:
         """The result when the next step ends the run, or would take more visits than are left."""
