@@ -102,21 +102,22 @@ def test_a_bad_file_of_prompts_is_told_before_torch_is_imported(config: Path, tm
         ("algorithm=grpo", "rollout.n"),
         ("context.prompts=/no/such/file", "context.prompts /no/such/file: cannot be read"),
         ("context={mode: per_example, student_playbook: true}", "student_playbook_sync below"),
-        ("logging.wandb=true", "resd[loggers]"),
     ],
 )
 def test_what_cannot_work(
     config: Path, capsys: pytest.CaptureFixture[str], override: str, words: str
 ) -> None:
-    if "wandb" in override and _installed("wandb"):
-        pytest.skip("wandb is installed")
     assert words in fails(capsys, "train", str(config), override)
 
 
-def _installed(package: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(package) is not None
+@pytest.mark.parametrize("package", ["tensorboard", "wandb"])
+def test_a_logger_that_is_not_installed(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setattr("resd.training.plan.importlib.util.find_spec", lambda name: None)
+    said = fails(capsys, "train", str(config), f"logging.{package}=true")
+    assert f"logging.{package}" in said
+    assert "resd[loggers]" in said
 
 
 def test_a_folder_without_a_model(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

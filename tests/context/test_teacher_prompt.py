@@ -54,12 +54,6 @@ def test_feedback_beside_a_solution():
     assert "feedback" in compose(drop_feedback_with_solution=True, use_solution=False).sections
 
 
-def test_a_success_shows_its_text_once():
-    prompt = composer().compose(PROBLEM, playbook=playbook(), trial="x", solution="x")
-    assert prompt.sections == ("playbook", "problem", "solution")
-    assert composer(use_solution=False).compose(PROBLEM, playbook=playbook(), trial="x", solution="x") is None
-
-
 def test_nothing_to_show_is_no_prompt():
     assert composer().compose(PROBLEM) is None
     assert composer().compose(PROBLEM, playbook=Playbook(), trial="<think></think>") is None

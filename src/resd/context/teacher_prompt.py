@@ -46,13 +46,9 @@ class TeacherPromptComposer:
     ) -> TeacherPrompt | None:
         """The prompt, or None when it would be no more than the question.
 
-        `trial` and `solution` are response texts as generated, thinking and all. An attempt that is its own
-        solution shows it once, and teaches nothing when solutions are not shown.
+        `trial` and `solution` are response texts as generated, thinking and all.
         """
-        own = bool(solution) and solution == trial
-        if own and not self.config.use_solution:
-            return None
-        sections = self._sections(problem, "" if own else trial, feedback, reflection, solution)
+        sections = self._sections(problem, trial, feedback, reflection, solution)
         entries = playbook.entries if playbook is not None and self.config.use_playbook else ()
         prompt = self._builder.build("solve", sections, entries, problem.messages)
         if set(prompt.shown) <= {"problem"}:
