@@ -132,13 +132,29 @@ class TeacherConfig(Section):
 
 
 class PolicyConfig(Section):
-    """GRPO."""
+    """GRPO, and what SRPO and RLSD take from it."""
 
     clip_low: float = Field(0.2, gt=0)
     clip_high: float = Field(0.28, gt=0)
     dual_clip: float | None = Field(3.0, gt=1)
     normalize_by_std: bool = True
-    is_clip: float | None = Field(2.0, gt=0)
+    is_clip: float | None = Field(2.0, gt=0)  # cap of the student/rollout importance weight
+    is_level: Literal["token", "sequence"] = "token"  # what that weight is of
+
+
+class SRPOConfig(Section):
+    """What SRPO (arXiv 2604.02288) adds to `distillation` and `policy`."""
+
+    entropy_beta: float = Field(1.0, ge=0)  # distilled tokens weigh exp(-beta * the teacher's entropy)
+
+
+class RLSDConfig(Section):
+    """What RLSD (arXiv 2604.03128) adds to `policy`."""
+
+    mixing: Fraction = 0.5  # share of the teacher's say in a token's advantage, before the first update
+    final_mixing: Fraction = 0.0
+    decay_updates: int = Field(50, ge=1)  # linear from the one to the other
+    max_change: Fraction = 0.2  # the teacher's factor is clipped to 1 +- this
 
 
 class OptimizerConfig(Section):
@@ -181,13 +197,17 @@ class LoggingConfig(Section):
 
 class RunConfig(Section):
     model: str = "lab"  # "lab", a folder, or a hub name
-    algorithm: Literal["resd", "sdpo", "grpo"] = "resd"
+    algorithm: Literal["resd", "sdpo", "grpo", "srpo", "rlsd"] = "resd"
     output: str = Field("runs/resd", min_length=1)
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     loss_aggregation: Literal[
-        "seq_mean_including_empty", "token_mean", "seq_mean_token_mean", "seq_mean_token_sum"
+        "seq_mean_including_empty",
+        "token_mean",
+        "seq_mean_token_mean",
+        "seq_mean_token_sum",
+        "seq_mean_token_sum_norm",
     ] = "seq_mean_including_empty"
     environment: EnvironmentConfig = EnvironmentConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -196,6 +216,8 @@ class RunConfig(Section):
     distillation: DistillationConfig = DistillationConfig()
     teacher: TeacherConfig = TeacherConfig()
     policy: PolicyConfig = PolicyConfig()
+    srpo: SRPOConfig = SRPOConfig()
+    rlsd: RLSDConfig = RLSDConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -203,8 +225,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:
-        if self.algorithm == "grpo" and self.rollout.n < 2:
-            raise ValueError("algorithm grpo compares tries at one problem: set rollout.n to 2 or more")
+        if self.algorithm in ("grpo", "srpo", "rlsd") and self.rollout.n < 2:
+            raise ValueError(
+                f"algorithm {self.algorithm} compares tries at one problem: set rollout.n to 2 or more"
+            )
         if self.context.author == "teacher" and self.teacher.kind not in ("ema", "frozen"):
             raise ValueError(
                 f"context.author teacher needs teacher.kind ema or frozen: a teacher of kind "
