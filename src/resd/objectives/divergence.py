@@ -1,58 +1,105 @@
 """Divergences between student and teacher, token by token: the loss of self-distillation.
 
 RESD clips the teacher/student ratio (arXiv 2605.12741, Eq. 1); the truncated support with a tail bucket and
-the generalised Jensen-Shannon divergence come from SDPO (arXiv 2601.20802). Plain PyTorch.
+the generalised Jensen-Shannon divergence come from SDPO (arXiv 2601.20802). Every gradient is written out.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from resd.objectives import kernels
+from resd.objectives.rows import RowSums, Split, row_sums, split, top_ids, write_split_gradient
 from resd.records import ResdError
 
 Selector = Literal["student", "teacher", "union"]
 
-# The least mass of the tail bucket; below it the tail's gradient is cut.
-TAIL_FLOOR = 1e-7
-# Stands for the log of no probability: exp() of it is 0, and sums and products with it stay finite.
-LOG_ZERO = -1e4
 
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Which divergence, on which support. `alpha` 0 is KL(teacher || student), 1 is KL(student || teacher).
 
-def token_divergence(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    *,
-    alpha: float,
-    topk: int | None = None,
-    add_tail: bool = True,
-    selector: Selector = "student",
-    min_ratio: float | None = None,
-    max_ratio: float | None = None,
-) -> Tensor:
-    """Divergence of each token's distributions in nats, `[..., V]` and `[..., V]` to `[...]`.
-
-    alpha 0 is KL(teacher || student), 1 is KL(student || teacher), between them is the generalised JSD, which
-    is not rescaled and so does not tend to either KL. With `topk` the distributions are compared on the ids
-    that `selector` ranks highest, either with the rest as one tail bucket or renormalised to those ids; None
-    or `topk >= V` is the whole vocabulary. The teacher/student ratio is then clipped to
-    `[min_ratio, max_ratio]` against the detached student, tail included and without renormalising.
-
-    float64 stays float64, anything lower is computed in float32. No gradient reaches the teacher. Raises
-    ResdError for unequal shapes or values out of range.
+    Between them is the generalised JSD, which is not rescaled and so does not tend to either KL. With `topk`
+    the distributions are compared on the ids that `selector` ranks highest, either with the rest as one tail
+    bucket or renormalised to those ids; None or `topk >= V` is the whole vocabulary. The teacher/student
+    ratio is then clipped to `[min_ratio, max_ratio]` against the detached student, tail included and without
+    renormalising. Raises ResdError for values out of range.
     """
-    _check(student_logits, teacher_logits, alpha, topk, min_ratio, max_ratio)
-    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits.detach())
-    if topk is None or topk >= student.shape[-1]:
-        log_p, log_q = student.log_softmax(-1), teacher.log_softmax(-1)
-    else:
-        ids, repeated = _support(student.detach(), teacher, topk, selector)
-        log_p = _on_support(student, ids, repeated, add_tail)
-        log_q = _on_support(teacher, ids, repeated, add_tail)
-    return _divergence(log_p, clip_ratio(log_q, log_p, min_ratio, max_ratio), alpha)
+
+    alpha: float
+    topk: int | None = None
+    add_tail: bool = True
+    selector: Selector = "student"
+    min_ratio: float | None = None
+    max_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alpha <= 1.0:
+            raise ResdError(f"divergence: alpha is {self.alpha}; give a value from 0 to 1")
+        if self.topk is not None and self.topk < 1:
+            raise ResdError(
+                f"divergence: topk is {self.topk}; give 1 or more, or None for the whole vocabulary"
+            )
+        low, high = self.min_ratio, self.max_ratio
+        bounded = (low is None or 0.0 < low <= 1.0) and (high is None or high > 0.0)
+        if not bounded or (low is not None and high is not None and low > high):
+            raise ResdError(
+                f"divergence: ratio limits {low}, {high}; need 0 < min_ratio <= 1 and min_ratio <= max_ratio"
+            )
+
+
+class RowDivergence(NamedTuple):
+    """Of one tile, `[rows]` each: the loss, both sides' sums, and how much of the student's mass is where."""
+
+    loss: Tensor
+    student: RowSums
+    teacher: RowSums
+    clipped: Tensor  # mass whose ratio was clipped
+    outside: Tensor  # mass outside the support
+    # Writes factor * (gradient of the loss by the student's logits), from out `[rows, V]`, which may be of a
+    # lower dtype, and factor `[rows]`. To be called at once: it uses the logits.
+    write_gradient: Callable[[Tensor, Tensor], None]
+
+
+def row_divergence(student: Tensor, teacher: Tensor, spec: Divergence) -> RowDivergence:
+    """Divergences of two tiles of logits `[rows, V]`, which may be changed."""
+    if spec.topk is None or spec.topk >= student.shape[-1]:
+        return _on_vocabulary(student, teacher, spec)
+    return _on_support(student, teacher, spec)
+
+
+def divergence_terms(log_p: Tensor, log_q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Each id's part of the loss, and its derivative d by log p, of the same shape; q is constant.
+
+    A multiple of p is left out of d. It does not matter: with p normalised, the gradient by the logits is
+    `d - p * d.sum()`, and without it nothing large cancels where p and q are close.
+    """
+    p, q = log_p.exp(), log_q.exp()
+    if alpha == 0.0:
+        return q * (log_q - log_p), -q
+    if alpha == 1.0:
+        loss = p * (log_p - log_q)
+        return loss, loss
+    log_m = torch.logaddexp(log_p + math.log1p(-alpha), log_q + math.log(alpha))
+    derivative = (1 - alpha) * p * (log_p - log_m)
+    return derivative + alpha * q * (log_q - log_m), derivative
+
+
+def clip_ratio(log_q: Tensor, log_p: Tensor, min_ratio: float | None, max_ratio: float | None) -> Tensor:
+    """Clamp q to `[min_ratio * p, max_ratio * p]` in log space; p is detached, None leaves a side open."""
+    reference = log_p.detach()
+    if min_ratio is not None:
+        log_q = torch.maximum(log_q, reference + math.log(min_ratio))
+    if max_ratio is not None:
+        log_q = torch.minimum(log_q, reference + math.log(max_ratio))
+    return log_q
 
 
 def sampled_token_loss(
@@ -66,92 +113,108 @@ def sampled_token_loss(
 
     `sg(log p - log q) * log p`: the value means nothing by itself, its gradient is the estimate (SDPO).
     """
-    log_p, log_q = at_least_float32(student_logprob), at_least_float32(teacher_logprob.detach())
-    return (log_p.detach() - clip_ratio(log_q, log_p, min_ratio, max_ratio)) * log_p
+    log_q = clip_ratio(teacher_logprob.detach(), student_logprob, min_ratio, max_ratio)
+    return (student_logprob.detach() - log_q) * student_logprob
 
 
-def clip_ratio(log_q: Tensor, log_p: Tensor, min_ratio: float | None, max_ratio: float | None) -> Tensor:
-    """Clamp q to `[min_ratio * p, max_ratio * p]` in log space; p is detached, None leaves a side open."""
-    reference = log_p.detach()
-    if min_ratio is not None:
-        log_q = torch.maximum(log_q, reference + math.log(min_ratio))
-    if max_ratio is not None:
-        log_q = torch.minimum(log_q, reference + math.log(max_ratio))
-    return log_q
+def token_divergence(student_logits: Tensor, teacher_logits: Tensor, **settings: Any) -> Tensor:
+    """Divergence of each token's distributions in nats, `[..., V]` and `[..., V]` to `[...]`.
+
+    `settings` are those of `Divergence`. For logits that are there anyway; to train a model, let
+    `chunked.fused_loss` make them from hidden states. float64 stays float64, anything lower is computed in
+    float32. No gradient reaches the teacher. Raises ResdError for unequal shapes or values out of range.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ResdError(
+            f"token_divergence: student logits are {list(student_logits.shape)} and teacher logits "
+            f"{list(teacher_logits.shape)}; score the same tokens with models of the same vocabulary"
+        )
+    result: Tensor = _TokenDivergence.apply(  # type: ignore[no-untyped-call]
+        student_logits, teacher_logits, Divergence(**settings)
+    )
+    return result
 
 
-def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probability of each token, `[..., V]` and `[...]` to `[...]`, in float32 or better."""
-    logits = at_least_float32(logits)
-    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+class _TokenDivergence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, spec: Divergence) -> Tensor:
+        rows = [_rows(side) for side in (student, teacher)]
+        result = row_divergence(rows[0], rows[1], spec)
+        gradient = torch.empty_like(rows[0])
+        result.write_gradient(gradient, torch.ones_like(result.loss))
+        ctx.save_for_backward(gradient.view(student.shape))
+        return result.loss.view(student.shape[:-1])
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.unsqueeze(-1), None, None
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy of the softmax in nats, `[..., V]` to `[...]`, in float32 or better."""
-    log_p = at_least_float32(logits).log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1)
+def _rows(logits: Tensor) -> Tensor:
+    """A copy to work on, `[rows, V]`."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.detach().reshape(-1, logits.shape[-1]).to(dtype, copy=True)
 
 
-def at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+def _on_vocabulary(student: Tensor, teacher: Tensor, spec: Divergence) -> RowDivergence:
+    ours, theirs = row_sums(student), row_sums(teacher)
+    if kernels.usable(student):
+        loss, clipped, write = kernels.divergence(student, teacher, ours, theirs, spec)
+        return RowDivergence(loss, ours, theirs, clipped, torch.zeros_like(loss), write)
+    log_p = ours.logprob(student)
+    loss, derivative, clipped = _clipped_terms(log_p, theirs.logprob(teacher), spec)
+
+    def write_gradient(out: Tensor, factor: Tensor) -> None:
+        out.copy_(_by_logits(log_p, derivative).mul_(factor.unsqueeze(-1)))
+
+    return RowDivergence(loss, ours, theirs, clipped, torch.zeros_like(loss), write_gradient)
 
 
-def _support(student: Tensor, teacher: Tensor, topk: int, selector: Selector) -> tuple[Tensor, Tensor | None]:
-    """Ids `[..., K or 2K]`, and for a union which of them repeat an earlier one."""
-    if selector == "student":
-        return student.topk(topk, sorted=False).indices, None
-    if selector == "teacher":
-        return teacher.topk(topk, sorted=False).indices, None
-    both = [side.topk(topk, sorted=False).indices for side in (student, teacher)]
+def _on_support(student: Tensor, teacher: Tensor, spec: Divergence) -> RowDivergence:
+    ids, repeated = _support(student, teacher, spec)
+    ours, theirs = split(student, ids, repeated), split(teacher, ids, repeated)
+    log_p, log_q = (_buckets(side, spec.add_tail) for side in (ours, theirs))
+    loss, derivative, clipped = _clipped_terms(log_p, log_q, spec)
+
+    def write_gradient(out: Tensor, factor: Tensor) -> None:
+        buckets = _by_logits(log_p, derivative).mul_(factor.unsqueeze(-1))
+        outside = buckets[:, -1] if spec.add_tail else None
+        write_split_gradient(out, student, ours, ids, buckets[:, : ids.shape[-1]], outside)
+
+    return RowDivergence(loss, ours.whole, theirs.whole, clipped, ours.outside.exp(), write_gradient)
+
+
+def _support(student: Tensor, teacher: Tensor, spec: Divergence) -> tuple[Tensor, Tensor | None]:
+    """Ids `[rows, K or 2K]`, and for a union which of them repeat an earlier one."""
+    assert spec.topk is not None
+    if spec.selector != "union":
+        return top_ids(student if spec.selector == "student" else teacher, spec.topk), None
+    both = [top_ids(side, spec.topk) for side in (student, teacher)]
     ids = torch.cat(both, dim=-1).sort(-1).values
     repeated = torch.zeros_like(ids, dtype=torch.bool)
-    repeated[..., 1:] = ids[..., 1:] == ids[..., :-1]
+    repeated[:, 1:] = ids[:, 1:] == ids[:, :-1]
     return ids, repeated
 
 
-def _on_support(logits: Tensor, ids: Tensor, repeated: Tensor | None, add_tail: bool) -> Tensor:
-    """Log-probabilities of the ids, and either a tail bucket after them or normalised to them."""
-    log_p = logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
-    if repeated is not None:
-        log_p = log_p.masked_fill(repeated, LOG_ZERO)
-    log_mass = log_p.logsumexp(-1, keepdim=True)
-    if not add_tail:
-        return log_p - log_mass
-    tail = torch.log(-torch.expm1(log_mass.clamp(max=-TAIL_FLOOR)))
-    return torch.cat([log_p, tail], dim=-1)
+def _buckets(side: Split, add_tail: bool) -> Tensor:
+    """Log-probabilities that sum to 1: of the ids and of all others, or of the ids among themselves."""
+    if add_tail:
+        return torch.cat([side.inside, side.outside.unsqueeze(-1)], dim=-1)
+    return side.inside.log_softmax(-1)
 
 
-def _divergence(log_p: Tensor, log_q: Tensor, alpha: float) -> Tensor:
-    if alpha == 0.0:
-        return (log_q.exp() * (log_q - log_p)).sum(-1)
-    if alpha == 1.0:
-        return (log_p.exp() * (log_p - log_q)).sum(-1)
-    log_m = torch.logaddexp(log_p + math.log1p(-alpha), log_q + math.log(alpha))
-    from_student = (log_p.exp() * (log_p - log_m)).sum(-1)
-    from_teacher = (log_q.exp() * (log_q - log_m)).sum(-1)
-    return (1 - alpha) * from_student + alpha * from_teacher
+def _clipped_terms(log_p: Tensor, log_q: Tensor, spec: Divergence) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss `[rows]`, its derivative by log p `[rows, ids]` and the mass of the clipped ratios `[rows]`."""
+    bounded = clip_ratio(log_q, log_p, spec.min_ratio, spec.max_ratio)
+    terms, derivative = divergence_terms(log_p, bounded, spec.alpha)
+    loss = terms.sum(-1)
+    if bounded is log_q:
+        return loss, derivative, torch.zeros_like(loss)
+    return loss, derivative, log_p.exp().masked_fill_(bounded == log_q, 0.0).sum(-1)
 
 
-def _check(
-    student: Tensor,
-    teacher: Tensor,
-    alpha: float,
-    topk: int | None,
-    min_ratio: float | None,
-    max_ratio: float | None,
-) -> None:
-    if student.shape != teacher.shape:
-        raise ResdError(
-            f"token_divergence: student logits are {list(student.shape)} and teacher logits "
-            f"{list(teacher.shape)}; score the same tokens with models of the same vocabulary"
-        )
-    if not 0.0 <= alpha <= 1.0:
-        raise ResdError(f"token_divergence: alpha is {alpha}; give a value from 0 to 1")
-    if topk is not None and topk < 1:
-        raise ResdError(f"token_divergence: topk is {topk}; give 1 or more, or None for the whole vocabulary")
-    low, high = min_ratio if min_ratio is not None else 1.0, max_ratio if max_ratio is not None else math.inf
-    if not (0.0 < low <= 1.0 and high > 0.0 and (min_ratio is None or low <= high)):
-        raise ResdError(
-            f"token_divergence: ratio limits {min_ratio}, {max_ratio}; need 0 < min_ratio <= 1 and "
-            "min_ratio <= max_ratio"
-        )
+def _by_logits(log_p: Tensor, derivative: Tensor) -> Tensor:
+    """From derivatives by normalised log-probs to those by the logits."""
+    return derivative - log_p.exp().mul_(derivative.sum(-1, keepdim=True))
