@@ -1,4 +1,4 @@
-"""GRPO: advantages within groups of tries, and the clipped token loss."""
+"""GRPO: advantages within groups of tries, the clipped token loss. RLSD: the teacher's say in advantages."""
 
 from __future__ import annotations
 
@@ -56,6 +56,27 @@ def clipped_token_loss(
     if dual_clip is None:
         return loss
     return torch.where(advantage < 0, torch.minimum(loss, -dual_clip * advantage), loss)
+
+
+def self_distilled_advantage(
+    advantage: Tensor, logprob: Tensor, teacher_logprob: Tensor, *, mixing: float, max_change: float
+) -> Tensor:
+    """Advantages of tokens whose size a teacher has its say in, detached (RLSD, arXiv 2604.03128).
+
+    Elementwise on tensors that broadcast; log-probs are of the sampled tokens. With A > 0, a token that the
+    teacher finds likelier than the student counts more; with A < 0, one that it finds less likely:
+    `w = exp(sign(A) (log q - log p))`, clipped to `1 +- max_change`, and `A' = A ((1 - mixing) + mixing w)`.
+    No sign ever changes while `max_change` is at most 1.
+    """
+    preference = (teacher_logprob - logprob).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    factor = (advantage.sign() * preference).exp().clamp(1 - max_change, 1 + max_change)
+    return (advantage * ((1 - mixing) + mixing * factor)).detach()
+
+
+def rlsd_mixing(step: int, initial: float, final: float, decay_steps: int) -> float:
+    """`mixing` at the update after `step` updates: linear from `initial` to `final`, which it then keeps."""
+    share = min(step / decay_steps, 1.0)
+    return (1 - share) * initial + share * final
 
 
 def _centre(scores: Tensor, normalize_by_std: bool) -> Tensor:

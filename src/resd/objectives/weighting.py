@@ -13,7 +13,13 @@ from torch import Tensor
 
 from resd.records import ResdError
 
-Aggregation = Literal["seq_mean_including_empty", "token_mean", "seq_mean_token_mean", "seq_mean_token_sum"]
+Aggregation = Literal[
+    "seq_mean_including_empty",
+    "token_mean",
+    "seq_mean_token_mean",
+    "seq_mean_token_sum",
+    "seq_mean_token_sum_norm",
+]
 
 # |log ratio| beyond this is noise; keeps exp() finite.
 LOG_RATIO_LIMIT = 20.0
@@ -36,12 +42,29 @@ def success_rate_weights(success: Tensor, *, alpha: float = 1.0, beta: float = 1
     return raw / mean if mean > 1e-8 else torch.ones_like(raw)
 
 
-def token_weights(mode: Aggregation, lengths: Tensor, has_signal: Tensor, weights: Tensor) -> Tensor:
+def token_weights(
+    mode: Aggregation,
+    lengths: Tensor,
+    has_signal: Tensor,
+    weights: Tensor,
+    *,
+    max_length: int | None = None,
+) -> Tensor:
     """What to multiply each token loss of a sequence by, `[B]`, in the dtype of `weights`.
 
     `lengths` `[B]` are response lengths in tokens, `has_signal` `[B]` says which sequences the loss is about
     and `weights` `[B]` multiplies each. Sequences without signal or tokens get 0 and are counted in the
-    denominator of `seq_mean_including_empty` only. Give the whole global batch.
+    denominators of `seq_mean_including_empty` and `seq_mean_token_sum_norm` only. Give the whole global
+    batch.
+
+    - `token_mean` is DAPO's (arXiv 2503.14476): every token counts the same.
+    - `seq_mean_token_mean` is GRPO's (arXiv 2402.03300): every sequence counts the same.
+    - `seq_mean_token_sum_norm` is Dr. GRPO's (arXiv 2503.20783): sums over tokens, divided by `max_length`, a
+      constant in tokens, and by the number of all sequences. Released trainers divide by the padded length
+      of the micro-batch and by no number of sequences, so that the loss depends on the micro-batches.
+    - `seq_mean_token_sum` is Eq. 3 of arXiv 2605.12741, `seq_mean_including_empty` what its release computes.
+
+    Raises ResdError for an unknown mode, and for `seq_mean_token_sum_norm` without a positive `max_length`.
     """
     active = has_signal.bool() & (lengths > 0)
     count = active.sum().clamp(min=1).to(weights.dtype)
@@ -55,6 +78,8 @@ def token_weights(mode: Aggregation, lengths: Tensor, has_signal: Tensor, weight
             scale = per_token / count
         case "seq_mean_including_empty":
             scale = per_token / max(lengths.numel(), 1)
+        case "seq_mean_token_sum_norm":
+            scale = torch.ones_like(per_token) / (_constant(max_length) * max(lengths.numel(), 1))
         case _:
             raise ResdError(
                 f"token_weights: {mode!r} is no aggregation; see loss_aggregation in the configuration"
@@ -74,6 +99,33 @@ def importance_ratio(logprob: Tensor, behaviour_logprob: Tensor, *, cap: float |
     return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp().clamp(max=cap)
 
 
+def sequence_importance_ratio(
+    logprob: Tensor, behaviour_logprob: Tensor, sequence: Tensor, count: int, *, cap: float | None
+) -> Tensor:
+    """`min(prod_t p_t / p_behaviour_t, cap)` of each token's whole sequence, `[tokens]` and detached.
+
+    All tensors are `[tokens]`; `sequence` names each token's sequence, from 0 to `count` - 1, and all tokens
+    of a sequence must be there. Uncapped it makes the gradient of a whole response unbiased, which weights of
+    single tokens do not, at a larger variance. cap None turns the correction off: ones.
+    """
+    if cap is None:
+        return torch.ones_like(logprob)
+    log_ratio = (logprob - behaviour_logprob).detach()
+    # Thousands of small terms: float32 sums would depend on their order.
+    totals = log_ratio.new_zeros(count, dtype=torch.float64).index_add_(0, sequence, log_ratio.double())
+    ratio = totals.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp().clamp(max=cap)
+    return ratio.to(logprob.dtype)[sequence]
+
+
+def entropy_weights(entropy: Tensor, *, beta: float) -> Tensor:
+    """`exp(-beta * entropy)`, elementwise and detached: less weight where the teacher is unsure.
+
+    `entropy` is the teacher's, in nats. SRPO (arXiv 2604.02288) wants weights of mean 1: the caller divides
+    by the mean over all distilled tokens of the global batch, which no micro-batch knows by itself.
+    """
+    return (-beta * entropy.detach()).exp()
+
+
 def nucleus_log_mass(logits: Tensor, top_p: float) -> Tensor:
     """Log of the mass that nucleus sampling keeps, `[..., V]` to `[...]`, detached.
 
@@ -83,3 +135,12 @@ def nucleus_log_mass(logits: Tensor, top_p: float) -> Tensor:
     probabilities = logits.detach().softmax(-1).sort(-1, descending=True).values
     before = probabilities.cumsum(-1) - probabilities
     return probabilities.masked_fill(before >= top_p, 0.0).sum(-1).log()
+
+
+def _constant(max_length: int | None) -> int:
+    if max_length is None or max_length < 1:
+        raise ResdError(
+            "token_weights: seq_mean_token_sum_norm divides by a constant length; give max_length, the "
+            "longest response allowed"
+        )
+    return max_length
