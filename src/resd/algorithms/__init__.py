@@ -1,1 +1,1 @@
-"""RESD, SDPO and GRPO: which context, which objective."""
+"""RESD, SDPO, GRPO, SRPO and RLSD: which context, which objective."""

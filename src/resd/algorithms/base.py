@@ -15,6 +15,8 @@ from resd.config import DistillationConfig, PolicyConfig
 from resd.context.seeding import derive_seed
 from resd.context.teacher_prompt import TeacherPrompt
 from resd.context.updater import ContextUpdate
+from resd.objectives.objective import Objective
+from resd.objectives.policy_gradient import group_advantages
 from resd.objectives.weighting import success_rate_weights
 from resd.records import Attempt, TrainingExample
 
@@ -23,7 +25,7 @@ class Algorithm(Protocol):
     """One algorithm. `objective` is what the learner is given beside its examples."""
 
     @property
-    def objective(self) -> DistillationConfig | PolicyConfig: ...
+    def objective(self) -> Objective: ...
 
     def teacher_prompts(
         self, attempts: Sequence[Attempt], context: ContextUpdate | None
@@ -41,10 +43,14 @@ class Algorithm(Protocol):
         ...
 
 
-def distillation_examples(
-    attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None], weights: Sequence[float]
+def training_examples(
+    attempts: Sequence[Attempt],
+    prompts: Sequence[TeacherPrompt | None],
+    *,
+    weights: Sequence[float] | None = None,
+    advantages: Sequence[float] | None = None,
 ) -> list[TrainingExample]:
-    """The attempts beside what their teacher is shown."""
+    """The attempts beside what their teacher is shown. By default, weights are 1 and advantages 0."""
     return [
         TrainingExample(
             prompt_ids=attempt.prompt_ids,
@@ -52,20 +58,37 @@ def distillation_examples(
             rollout_logprobs=attempt.response.logprobs,
             teacher_prompt_ids=prompt.ids if prompt else None,
             weight=weight,
+            advantage=advantage,
         )
-        for attempt, prompt, weight in zip(attempts, prompts, weights, strict=True)
+        for attempt, prompt, weight, advantage in zip(
+            attempts,
+            prompts,
+            weights or [1.0] * len(attempts),
+            advantages or [0.0] * len(attempts),
+            strict=True,
+        )
     ]
 
 
 def sample_weights(
-    attempts: Sequence[Attempt], objective: DistillationConfig, *, rebalance: bool
+    attempts: Sequence[Attempt], distillation: DistillationConfig, *, rebalance: bool
 ) -> list[float]:
     """Success-rate weights over the whole batch, or ones. `rebalance` is the algorithm's own default."""
-    if not (rebalance if objective.rebalance is None else objective.rebalance):
+    if not (rebalance if distillation.rebalance is None else distillation.rebalance):
         return [1.0] * len(attempts)
     solved = torch.tensor([attempt.verdict.solved for attempt in attempts])
-    weights = success_rate_weights(solved, alpha=objective.rebalance_alpha, beta=objective.rebalance_beta)
-    return [float(weight) for weight in weights]
+    alpha, beta = distillation.rebalance_alpha, distillation.rebalance_beta
+    return [float(weight) for weight in success_rate_weights(solved, alpha=alpha, beta=beta)]
+
+
+def advantages(attempts: Sequence[Attempt], policy: PolicyConfig) -> list[float]:
+    """GRPO's, among all tries at one problem."""
+    found = group_advantages(
+        [attempt.verdict.reward for attempt in attempts],
+        [attempt.problem.id for attempt in attempts],
+        normalize_by_std=policy.normalize_by_std,
+    )
+    return [float(advantage) for advantage in found]
 
 
 def peer_solution(attempt: Attempt, attempts: Sequence[Attempt], seed: int) -> str:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from resd.algorithms.base import advantages, training_examples
 from resd.config import PolicyConfig
 from resd.context.teacher_prompt import TeacherPrompt
 from resd.context.updater import ContextUpdate
-from resd.objectives.policy_gradient import group_advantages
+from resd.objectives.objective import Objective
 from resd.records import Attempt, TrainingExample
 
 
 @dataclass(frozen=True)
 class GRPO:
-    objective: PolicyConfig
+    policy: PolicyConfig
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(policy=self.policy)
 
     def teacher_prompts(
         self, attempts: Sequence[Attempt], context: ContextUpdate | None = None
@@ -24,17 +29,4 @@ class GRPO:
     def examples(
         self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None]
     ) -> list[TrainingExample]:
-        advantages = group_advantages(
-            [attempt.verdict.reward for attempt in attempts],
-            [attempt.problem.id for attempt in attempts],
-            normalize_by_std=self.objective.normalize_by_std,
-        )
-        return [
-            TrainingExample(
-                prompt_ids=attempt.prompt_ids,
-                response_ids=attempt.response.token_ids,
-                rollout_logprobs=attempt.response.logprobs,
-                advantage=float(advantage),
-            )
-            for attempt, advantage in zip(attempts, advantages, strict=True)
-        ]
+        return training_examples(attempts, prompts, advantages=advantages(attempts, self.policy))

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from resd.algorithms.base import distillation_examples, sample_weights
+from resd.algorithms.base import sample_weights, training_examples
 from resd.config import DistillationConfig
 from resd.context.playbook import Playbook
 from resd.context.teacher_prompt import TeacherPrompt, TeacherPromptComposer
 from resd.context.updater import ContextUpdate
+from resd.objectives.objective import Objective
 from resd.records import Attempt, TrainingExample
 
 
@@ -23,8 +24,12 @@ class RESD:
 
     composer: TeacherPromptComposer
     playbook_for: Callable[[str], Playbook]
-    objective: DistillationConfig
+    distillation: DistillationConfig
     distill_successes: bool = True
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(distillation=self.distillation)
 
     def teacher_prompts(
         self, attempts: Sequence[Attempt], context: ContextUpdate | None
@@ -38,9 +43,8 @@ class RESD:
     def examples(
         self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None]
     ) -> list[TrainingExample]:
-        return distillation_examples(
-            attempts, prompts, sample_weights(attempts, self.objective, rebalance=True)
-        )
+        weights = sample_weights(attempts, self.distillation, rebalance=True)
+        return training_examples(attempts, prompts, weights=weights)
 
     def _failure(self, attempt: Attempt, context: ContextUpdate) -> TeacherPrompt | None:
         """The solution is a peer's of this step, or one kept from an earlier step, or none."""

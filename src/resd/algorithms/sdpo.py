@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resd.algorithms.base import distillation_examples, peer_solution, sample_weights
+from resd.algorithms.base import peer_solution, sample_weights, training_examples
 from resd.config import DistillationConfig
 from resd.context.teacher_prompt import TeacherPrompt, TeacherPromptComposer
 from resd.context.updater import ContextUpdate
+from resd.objectives.objective import Objective
 from resd.records import Attempt, TrainingExample
 
 
@@ -20,31 +21,41 @@ class SDPO:
     """With `distill_successes`, successes are distilled against their own text. `seed` draws the peers."""
 
     composer: TeacherPromptComposer
-    objective: DistillationConfig
+    distillation: DistillationConfig
     seed: int
     distill_successes: bool = False
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(distillation=self.distillation)
 
     def teacher_prompts(
         self, attempts: Sequence[Attempt], context: ContextUpdate | None = None
     ) -> list[TeacherPrompt | None]:
-        return [self._prompt(attempt, attempts) for attempt in attempts]
+        return [
+            self.composer.compose(attempt.problem, solution=attempt.response.text)
+            if attempt.verdict.solved and self.distill_successes
+            else peer_prompt(self.composer, attempt, attempts, self.seed)
+            for attempt in attempts
+        ]
 
     def examples(
         self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None]
     ) -> list[TrainingExample]:
-        return distillation_examples(
-            attempts, prompts, sample_weights(attempts, self.objective, rebalance=False)
-        )
+        weights = sample_weights(attempts, self.distillation, rebalance=False)
+        return training_examples(attempts, prompts, weights=weights)
 
-    def _prompt(self, attempt: Attempt, attempts: Sequence[Attempt]) -> TeacherPrompt | None:
-        solution = peer_solution(attempt, attempts, self.seed)
-        if not attempt.verdict.solved:
-            return self.composer.compose(
-                attempt.problem,
-                trial=attempt.response.text,
-                feedback=attempt.verdict.feedback,
-                solution=solution,
-            )
-        if self.distill_successes:
-            solution = attempt.response.text
-        return self.composer.compose(attempt.problem, solution=solution) if solution else None
+
+def peer_prompt(
+    composer: TeacherPromptComposer, attempt: Attempt, attempts: Sequence[Attempt], seed: int
+) -> TeacherPrompt | None:
+    """What the teacher is shown of a failure, or of a success that has a peer; None for a lone success."""
+    solution = peer_solution(attempt, attempts, seed)
+    if attempt.verdict.solved:
+        return composer.compose(attempt.problem, solution=solution) if solution else None
+    return composer.compose(
+        attempt.problem,
+        trial=attempt.response.text,
+        feedback=attempt.verdict.feedback,
+        solution=solution,
+    )

@@ -8,7 +8,9 @@ from typing import Any
 from resd.algorithms.base import Algorithm
 from resd.algorithms.grpo import GRPO
 from resd.algorithms.resd import RESD
+from resd.algorithms.rlsd import RLSD
 from resd.algorithms.sdpo import SDPO
+from resd.algorithms.srpo import SRPO
 from resd.chat import THINK_CLOSE
 from resd.config import RunConfig, TeacherConfig
 from resd.context import prompts
@@ -142,10 +144,16 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
         return GRPO(config.policy)
     style = prompts.configured(config.context)
     composer = TeacherPromptComposer(config.context, style, tokenizer, config.rollout.thinking)
-    chosen = config.context.distill_successes
-    if context is None:
-        return SDPO(composer, config.distillation, config.seed, distill_successes=bool(chosen))
-    return RESD(composer, context.playbook_for, config.distillation, distill_successes=chosen is not False)
+    chosen, distillation, policy = config.context.distill_successes, config.distillation, config.policy
+    match config.algorithm:
+        case "sdpo":
+            return SDPO(composer, distillation, config.seed, distill_successes=bool(chosen))
+        case "srpo":
+            return SRPO(composer, distillation, policy, config.srpo, config.seed)
+        case "rlsd":
+            return RLSD(composer, policy, config.rlsd, config.seed)
+    assert context is not None, "RESD needs the context engine"
+    return RESD(composer, context.playbook_for, distillation, distill_successes=chosen is not False)
 
 
 def _teacher(config: RunConfig) -> TeacherConfig:
