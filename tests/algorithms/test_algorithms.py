@@ -1,19 +1,24 @@
-"""Who gets a teacher prompt, and with what in it."""
+"""Who gets a teacher prompt, and with what in it; who gets an advantage."""
 
+import statistics
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from resd.algorithms.base import peer_solution
+from resd.algorithms.base import Algorithm, peer_solution
 from resd.algorithms.grpo import GRPO
 from resd.algorithms.resd import RESD
+from resd.algorithms.rlsd import RLSD
 from resd.algorithms.sdpo import SDPO
-from resd.config import ContextConfig, DistillationConfig, PolicyConfig
+from resd.algorithms.srpo import SRPO
+from resd.config import ContextConfig, DistillationConfig, PolicyConfig, RLSDConfig, SRPOConfig
 from resd.context import prompts
 from resd.context.playbook import Playbook
 from resd.context.reflection import Reflection, Tags
 from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.context.updater import ContextUpdate
+from resd.objectives.objective import Objective
 from resd.records import Attempt, Problem, Response, Verdict
 from support import tiny_tokenizer
 
@@ -37,6 +42,15 @@ def resd(distill_successes: bool = True, **switches: Any) -> RESD:
     playbook = Playbook()
     playbook.add("others", "Mind the start.")
     return RESD(composer(**switches), lambda problem: playbook, DistillationConfig(), distill_successes)
+
+
+def srpo(distillation: DistillationConfig | None = None, **switches: Any) -> SRPO:
+    policy = PolicyConfig(normalize_by_std=False)
+    return SRPO(composer(**switches), distillation or DistillationConfig(), policy, SRPOConfig(), 0)
+
+
+def rlsd(**switches: Any) -> RLSD:
+    return RLSD(composer(**switches), PolicyConfig(), RLSDConfig(), 0)
 
 
 def sections(algorithm: Any, attempts: list[Attempt], context: ContextUpdate | None = None) -> list[Any]:
@@ -139,3 +153,89 @@ def test_grpo_compares_tries_at_one_problem() -> None:
     assert all(example.teacher_prompt_ids is None for example in examples)
     centred = GRPO(PolicyConfig(normalize_by_std=False)).examples(attempts, [None] * 6)
     assert [example.advantage for example in centred] == pytest.approx([0.75, -0.25, -0.25, -0.25, 0, 0])
+
+
+def mixed_attempts() -> list[Attempt]:
+    """Problem a: one of three solved; b: two of two; c: none of two, of which one earned half the reward."""
+    solved = {"a": (True, False, False), "b": (True, True), "c": (False, False)}
+    found = [attempt(name, i, value) for name, values in solved.items() for i, value in enumerate(values)]
+    last = found[-1]
+    return [*found[:-1], replace(last, verdict=replace(last.verdict, reward=0.5))]
+
+
+def centred(attempts: list[Attempt]) -> list[float]:
+    return [
+        a.verdict.reward - statistics.fmean(b.verdict.reward for b in attempts if b.problem == a.problem)
+        for a in attempts
+    ]
+
+
+def test_srpo_distils_failures_as_sdpo_does_and_compares_the_rest() -> None:
+    attempts, algorithm = mixed_attempts(), srpo()
+    shown = algorithm.teacher_prompts(attempts)
+    as_sdpo = SDPO(composer(), DistillationConfig(), 0).teacher_prompts(attempts)
+    assert shown == [
+        None if a.verdict.solved else prompt for a, prompt in zip(attempts, as_sdpo, strict=True)
+    ]
+    assert None not in [prompt for a, prompt in zip(attempts, shown, strict=True) if not a.verdict.solved]
+    examples = algorithm.examples(attempts, shown)
+    assert [example.teacher_prompt_ids for example in examples] == [p.ids if p else None for p in shown]
+    advantages = [2 / 3, 0, 0, 0, 0, 0, 0]  # against the failures, which have none themselves
+    assert [example.advantage for example in examples] == pytest.approx(advantages)
+    assert [example.weight for example in examples] == [1] * 7
+
+
+def test_srpo_compares_a_failure_that_nothing_can_be_shown_of() -> None:
+    attempts, algorithm = mixed_attempts(), srpo(use_trial=False, use_feedback=False)
+    shown = algorithm.teacher_prompts(attempts)
+    assert [prompt is not None for prompt in shown] == [False, True, True, False, False, False, False]
+    expected = centred(attempts)
+    expected[1] = expected[2] = 0.0
+    examples = algorithm.examples(attempts, shown)
+    assert [example.advantage for example in examples] == pytest.approx(expected)
+    assert expected[-1] == 0.25
+
+
+def test_srpo_can_rebalance_all_attempts() -> None:
+    attempts, algorithm = mixed_attempts(), srpo(DistillationConfig(rebalance=True))
+    weights = [e.weight for e in algorithm.examples(attempts, algorithm.teacher_prompts(attempts))]
+    solved, failed = weights[0], weights[1]
+    assert statistics.fmean(weights) == pytest.approx(1)
+    assert solved / failed == pytest.approx((4 / 7) / (3 / 7))
+
+
+def test_rlsd_gives_all_an_advantage_and_shows_the_teacher_what_there_is() -> None:
+    attempts, algorithm = mixed_attempts(), rlsd(distill_successes=True)
+    shown = sections(algorithm, attempts)
+    failure = {"problem", "trial", "feedback"}
+    with_peer, success = failure | {"solution"}, {"problem", "solution"}
+    assert shown == [None, with_peer, with_peer, success, success, failure, failure]
+    prompts_shown = algorithm.teacher_prompts(attempts)
+    examples = algorithm.examples(attempts, prompts_shown)
+    as_grpo = GRPO(PolicyConfig()).examples(attempts, [None] * 7)
+    assert [example.advantage for example in examples] == [example.advantage for example in as_grpo]
+    assert [e.teacher_prompt_ids for e in examples] == [p.ids if p else None for p in prompts_shown]
+
+
+DISTILLATION, POLICY = DistillationConfig(alpha=0.5), PolicyConfig(clip_low=0.1)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "objective"),
+    [
+        (RESD(composer(), lambda problem: Playbook(), DISTILLATION), Objective(distillation=DISTILLATION)),
+        (SDPO(composer(), DISTILLATION, 0), Objective(distillation=DISTILLATION)),
+        (GRPO(POLICY), Objective(policy=POLICY)),
+        (
+            SRPO(composer(), DISTILLATION, POLICY, SRPOConfig(entropy_beta=2), 0),
+            Objective(distillation=DISTILLATION, policy=POLICY, srpo=SRPOConfig(entropy_beta=2)),
+        ),
+        (
+            RLSD(composer(), POLICY, RLSDConfig(mixing=0.3), 0),
+            Objective(policy=POLICY, rlsd=RLSDConfig(mixing=0.3)),
+        ),
+    ],
+    ids=["resd", "sdpo", "grpo", "srpo", "rlsd"],
+)
+def test_what_the_learner_is_asked_for(algorithm: Algorithm, objective: Objective) -> None:
+    assert algorithm.objective == objective

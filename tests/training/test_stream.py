@@ -1,10 +1,12 @@
 """The loop: what happens in which order, what is written, and what each algorithm makes of it."""
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import toy
 from resd.config import RunConfig
@@ -130,6 +132,63 @@ def test_grpo_has_advantages_and_no_teacher(model: Path, tmp_path: Path) -> None
     found = [row for step in range(1, 7) for row in attempts_of(stream, step)]
     assert any(row["advantage"] for row in found)
     assert all(row["teacher_prompt"] is None for row in found)
+
+
+def test_srpo_distils_failures_and_compares_the_rest(model: Path, tmp_path: Path) -> None:
+    stream = run(model, tmp_path / "run", algorithm="srpo", rollout={"n": 8, "max_tokens": 8})
+    assert stream.context is None
+    found = [row for step in range(1, 7) for row in attempts_of(stream, step)]
+    failures = [row for row in found if row["reward"] == 0]
+    assert all(row["teacher_prompt"] and row["advantage"] == 0 for row in failures)
+    assert not any({"playbook", "reflection"} & set(row["teacher_sections"]) for row in failures)
+    successes = [row for row in found if row["reward"] == 1]
+    assert any(row["advantage"] > 0 for row in successes)
+    assert all(row["teacher_prompt"] is None for row in successes)
+    assert_learns(stream)
+
+
+def test_rlsd_has_advantages_and_a_teacher(model: Path, tmp_path: Path) -> None:
+    stream = run(model, tmp_path / "run", algorithm="rlsd", rollout={"n": 8, "max_tokens": 8})
+    assert stream.context is None
+    found = [row for step in range(1, 7) for row in attempts_of(stream, step)]
+    for reward, sign in ((0, -1), (1, 1)):
+        both = [
+            row for row in found if row["reward"] == reward and row["teacher_prompt"] and row["advantage"]
+        ]
+        assert both
+        assert all(row["advantage"] * sign > 0 for row in both)
+    assert_learns(stream)
+
+
+def assert_learns(stream: Stream) -> None:
+    """With a teacher of its own, which follows as `teacher.update_rate` says."""
+    updates = rows(stream, "update")
+    assert all(isfinite(row["actor/loss"]) for row in updates)
+    assert any(row["actor/grad_norm"] > 0 and not row["actor/skipped"] for row in updates)
+    student, teacher = stream.learner.model, stream.learner.teacher.model
+    assert student is not teacher
+    pairs = zip(student.parameters(), teacher.parameters(), strict=True)
+    assert not all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+def test_sequence_level_weights_and_constant_lengths_run(model: Path, tmp_path: Path) -> None:
+    stream = run(
+        model,
+        tmp_path / "run",
+        algorithm="grpo",
+        rollout={"n": 8, "max_tokens": 8},
+        stream={"batch_size": 2, "max_updates": 2},
+        policy={"is_level": "sequence"},
+        loss_aggregation="seq_mean_token_sum_norm",
+    )
+    assert all(isfinite(row["actor/loss"]) for row in rows(stream, "update"))
+
+
+@pytest.mark.parametrize("algorithm", ["sdpo", "srpo", "rlsd"])
+def test_the_plan_has_context_for_resd_alone(model: Path, tmp_path: Path, algorithm: str) -> None:
+    plan = make_plan(toy.toy_config(model, tmp_path / "run", algorithm=algorithm), problems=7, held_out=3)
+    assert plan.context_tokens == 0
+    assert make_plan(toy.toy_config(model, tmp_path / "run"), problems=7, held_out=3).context_tokens > 0
 
 
 def test_max_updates_stops_within_a_batch_and_resumes(model: Path, tmp_path: Path) -> None:
