@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resd.learner.layout import bucket, build_layout, build_micro_batches
-from resd.learner.model import head_logits
-from resd.learner.teacher import response_hidden, response_logits
+from resd.learner.model import body, projection, response_hidden
+from resd.objectives.chunked import LogitTiles
 from resd.records import ResdError, TrainingExample
 from support import tiny_model
 
@@ -57,12 +57,12 @@ def test_logits_equal_those_of_each_sequence_alone() -> None:
     model, examples = tiny_model(), [example(4, 6), example(9, 2), example(1, 1), example(3, 12)]
     layout = build_layout([e.prompt_ids for e in examples], [e.response_ids for e in examples], range(4))
     with torch.no_grad():
-        ours = response_logits(model, layout)
+        hidden = response_hidden(body(model), layout)
+        ours = LogitTiles([projection(model.get_output_embeddings(), hidden)])(slice(0, len(hidden)))
         for index, one in enumerate(examples):
             whole = model(input_ids=torch.tensor([one.prompt_ids + one.response_ids])).logits[0]
             expected = whole[len(one.prompt_ids) - 1 : -1]
             torch.testing.assert_close(ours[layout.example == index], expected, atol=1e-5, rtol=1e-5)
-        assert torch.equal(ours, head_logits(model, response_hidden(model, layout)))
 
 
 def test_rollout_logprobs_follow_their_tokens() -> None:

@@ -16,15 +16,17 @@ from resd.config import (
     RunConfig,
     TeacherConfig,
 )
-from resd.learner.learner import Learner, Objective
+from resd.learner.learner import Learner
 from resd.learner.teacher import make_teacher
 from resd.objectives.divergence import token_divergence
-from resd.objectives.weighting import nucleus_log_mass
+from resd.objectives.objective import Objective
+from resd.objectives.rows import nucleus_log_mass
 from resd.records import TrainingExample
 from support import tiny_model
 
-DISTILLATION = DistillationConfig(topk=10)
-POLICY = PolicyConfig()
+DISTILLATION = Objective(distillation=DistillationConfig(topk=10))
+POLICY = Objective(policy=PolicyConfig())
+JSD = Objective(distillation=DistillationConfig(alpha=0.5, topk=None))
 
 
 def config(micro_batch_tokens: int = 200, temperature: float = 1.0, **changes: Any) -> RunConfig:
@@ -139,7 +141,7 @@ def test_policy_gradient_equals_one_sequence_at_a_time() -> None:
     assert metrics["actor/trained_fraction"] == pytest.approx(5 / 7)
 
 
-@pytest.mark.parametrize("objective", [DISTILLATION, POLICY, DistillationConfig(alpha=0.5, topk=None)])
+@pytest.mark.parametrize("objective", [DISTILLATION, POLICY, JSD])
 @pytest.mark.parametrize(
     "mode", ["seq_mean_including_empty", "token_mean", "seq_mean_token_mean", "seq_mean_token_sum"]
 )
@@ -272,7 +274,7 @@ def test_bfloat16_follows_float32(kind: Any) -> None:
 
 def test_token_level_distillation_learns_something() -> None:
     learner = build(config())
-    metrics = learner.update(examples(), DistillationConfig(token_level=True))
+    metrics = learner.update(examples(), Objective(distillation=DistillationConfig(token_level=True)))
     assert metrics["actor/grad_norm"] > 0
     assert metrics["actor/skipped"] == 0
 

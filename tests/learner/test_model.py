@@ -1,20 +1,28 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from resd.learner.layout import build_layout
 from resd.learner.model import (
     autocast,
-    head_logits,
-    last_hidden,
+    body,
     load_model,
     load_tokenizer,
+    projection,
     resolve_device,
     resolve_dtype,
+    response_hidden,
 )
+from resd.objectives.chunked import LogitTiles, Projection
 from resd.records import ResdError
 from support import save_tiny, tiny_model
+
+
+def logits(part: Projection, compute_dtype: torch.dtype | None = None) -> torch.Tensor:
+    return LogitTiles([part], compute_dtype=compute_dtype)(slice(0, len(part.hidden)))
 
 
 @pytest.fixture(scope="module")
@@ -41,28 +49,46 @@ def test_what_is_no_model_is_one_sentence(load: Any, tmp_path: Path) -> None:
 
 def test_a_model_that_scales_its_logits_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "resd.learner.model.head_logits", lambda model, hidden: 2 * head_logits(model, hidden)
+        "resd.learner.model.projection", lambda head, hidden: replace(projection(head, hidden), scale=2.0)
     )
     with pytest.raises(ResdError, match="not a linear map"):
         load_model(str(folder))
 
 
 def test_body_and_head_are_the_model() -> None:
-    model, ids = tiny_model(), torch.tensor([[7, 8, 9, 10]])
+    model, layout = tiny_model(), build_layout([(7, 8)], [(9, 10, 11)], [0])
     with torch.no_grad():
-        ours, expected = head_logits(model, last_hidden(model, ids)), model(input_ids=ids).logits
-    torch.testing.assert_close(ours, expected)
+        expected = model(input_ids=layout.input_ids).logits[0, 1:]
+        hidden = response_hidden(body(model), layout)
+    torch.testing.assert_close(logits(projection(model.get_output_embeddings(), hidden)), expected)
 
 
 def test_the_head_sums_in_float32_from_bfloat16_inputs() -> None:
     model, hidden = tiny_model(), torch.randn(3, 32)
     with autocast(torch.device("cpu"), torch.bfloat16):
-        ours = head_logits(model, hidden)
+        ours = logits(projection(model.get_output_embeddings(), hidden), torch.bfloat16)
     weight = model.get_output_embeddings().weight.detach()
     expected = hidden.bfloat16().double() @ weight.bfloat16().double().T
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.double(), expected, atol=1e-6, rtol=1e-5)
-    assert head_logits(model.double(), hidden.double()).dtype == torch.float64
+    assert logits(projection(model.double().get_output_embeddings(), hidden.double())).dtype == torch.float64
+
+
+def test_a_head_with_adapters_is_the_model() -> None:
+    """As `peft` computes it, and gradients reach the adapters alone."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_model(), LoraConfig(target_modules=["q_proj", "lm_head"], r=4, lora_alpha=8))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    layout = build_layout([(7, 8)], [(9, 10, 11)], [0])
+    part = projection(model.get_output_embeddings(), response_hidden(body(model), layout))
+    torch.testing.assert_close(logits(part), model(input_ids=layout.input_ids).logits[0, 1:])
+    part.weight.sum().backward()
+    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {name.split(".")[-2] for name in moved} == {"default"}
+    assert any("lm_head.lora_B" in name for name in moved)
 
 
 def test_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from resd.config import DistillationConfig, PolicyConfig, RunConfig
-from resd.learner.layout import Layout, MicroBatch, build_micro_batches
+from resd.config import RunConfig, SRPOConfig
+from resd.learner.layout import MicroBatch, build_micro_batches
 from resd.learner.model import autocast, resolve_dtype
 from resd.learner.optimizer import Optimizer, StepResult
-from resd.learner.scoring import LOGITS_DIFFER, Sampling, TokenScores, distillation_scores, policy_scores
-from resd.learner.teacher import Teacher, response_logits
-from resd.objectives.weighting import token_weights
+from resd.learner.scoring import LOGITS_DIFFER, Distillation, PolicyGradient
+from resd.learner.student import Score, Student
+from resd.learner.teacher import Teacher
+from resd.objectives.chunked import Projection, Stats
+from resd.objectives.distillation import SampledTokens, token_statistics
+from resd.objectives.objective import Objective
+from resd.objectives.weighting import entropy_weights, token_weights
 from resd.records import TrainingExample
 
-Objective = DistillationConfig | PolicyConfig
 Metrics = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Examples, by index, that take the same path: with or without a teacher, distilled or not."""
+
+    indices: list[int]
+    with_teacher: bool
+    distilled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One micro-batch of a route. `teacher` is what its teacher makes of it, where that is known already."""
+
+    route: Route
+    batch: MicroBatch
+    tokens: SampledTokens
+    teacher: Sequence[Projection] = ()
 
 
 class Learner:
@@ -29,10 +52,10 @@ class Learner:
 
     def __init__(self, model: Any, teacher: Teacher, config: RunConfig, *, total_updates: int) -> None:
         self.model, self.teacher, self.config = model, teacher, config
+        self.student = Student(model)
         self.optimizer = Optimizer(model.parameters(), config.optimizer, total_steps=total_updates)
         self.device: torch.device = next(model.parameters()).device
         self.compute_dtype = resolve_dtype(config.compute_dtype, self.device)
-        self.sampling = Sampling(config.rollout.temperature, config.rollout.top_p)
 
     @property
     def version(self) -> int:
@@ -41,32 +64,28 @@ class Learner:
     def update(self, examples: Sequence[TrainingExample], objective: Objective) -> Metrics:
         """One step over the whole global batch, in micro-batches that do not change the numbers.
 
-        Examples without teacher prompt (distillation) or advantage (policy) are not forwarded; they count in
-        the normaliser as `loss_aggregation` says. With nothing to learn from, or with a gradient that is not
-        finite, neither student nor teacher changes, and `actor/skipped` is 1.
+        Examples that the objective has no use for (`route`) are not forwarded; they count in the normaliser
+        as `loss_aggregation` says. With nothing to learn from, or with a gradient that is not finite, neither
+        student nor teacher changes, and `actor/skipped` is 1.
         """
-        distilling = isinstance(objective, DistillationConfig)
-        indices = [i for i, example in enumerate(examples) if _to_forward(example, distilling)]
-        batches = build_micro_batches(
-            examples,
-            indices,
-            with_teacher=distilling,
-            micro_batch_tokens=self.config.optimizer.micro_batch_tokens,
-            device=self.device,
-        )
-        totals = Totals()
-        scales = self._scales(examples, distilling)
+        routes = route(examples, objective)
+        works = [work for one in routes for work in self._works(examples, one, objective)]
         advantages = torch.tensor([example.advantage for example in examples], device=self.device)
-        for batch in batches:
-            scores = self._forward(batch, advantages, objective)
-            loss = (scales[batch.student.example] * scores.loss).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            totals.add(loss, scores)
-        result = self.optimizer.step() if batches else StepResult(False, 0.0, self.optimizer.learning_rate())
+        totals = Totals()
+        for work in works:
+            with autocast(self.device, self.compute_dtype):
+                teacher = work.teacher or self._teach(work)
+            score = self._score(replace(work, teacher=teacher), advantages, objective)
+            with autocast(self.device, self.compute_dtype):
+                loss, stats = self.student(work.batch.student, score)
+            loss.backward()
+            totals.add(loss, stats, len(work.tokens.targets))
+        result = self.optimizer.step() if works else StepResult(False, 0.0, self.optimizer.learning_rate())
         if result.taken:
             self.teacher.update()
-        metrics = totals.metrics() | _step_metrics(result, len(indices), len(examples))
-        return metrics | _teacher_metrics(examples, indices, totals) if distilling else metrics
+        trained = [index for one in routes for index in one.indices]
+        metrics = totals.metrics() | _step_metrics(result, len(trained), len(examples))
+        return metrics | _teacher_metrics(examples, routes, totals, objective)
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizer, schedule, counters and teacher, not copied. Save the student as a model."""
@@ -76,45 +95,89 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.teacher.load_state_dict(state["teacher"])
 
-    def _scales(self, examples: Sequence[TrainingExample], distilling: bool) -> Tensor:
-        """What each token loss of an example is multiplied by, `[B]`, normalised over the global batch."""
+    def _works(self, examples: Sequence[TrainingExample], one: Route, objective: Objective) -> list[Work]:
+        batches = build_micro_batches(
+            examples,
+            one.indices,
+            with_teacher=one.with_teacher,
+            micro_batch_tokens=self.config.optimizer.micro_batch_tokens,
+            device=self.device,
+        )
+        settings = objective.distillation if one.distilled else objective.policy
+        assert settings is not None
+        scales = self._scales(examples, objective)
+        works = [Work(one, batch, self._tokens(batch, scales, settings.is_clip)) for batch in batches]
+        return self._by_certainty(works, objective.srpo) if one.distilled and objective.srpo else works
+
+    def _scales(self, examples: Sequence[TrainingExample], objective: Objective) -> Tensor:
+        """What each token loss of an example is multiplied by, `[B]`, normalised over the global batch.
+
+        To a policy gradient every try is a signal, also one that is no better or worse than its group.
+        """
+        signal = [objective.policy is not None or e.teacher_prompt_ids is not None for e in examples]
         return token_weights(
             self.config.loss_aggregation,
             torch.tensor([len(example.response_ids) for example in examples], device=self.device),
-            torch.tensor(
-                [not distilling or example.teacher_prompt_ids is not None for example in examples],
-                device=self.device,
-            ),
+            torch.tensor(signal, device=self.device),
             torch.tensor([example.weight for example in examples], device=self.device),
+            max_length=self.config.rollout.max_tokens,
         )
 
-    def _forward(self, batch: MicroBatch, advantages: Tensor, objective: Objective) -> TokenScores:
-        layout = batch.student
-        if isinstance(objective, PolicyConfig):
-            logits = self._student_logits(layout)
-            return policy_scores(
-                logits,
-                layout.targets,
-                batch.rollout_logprobs,
-                advantages[layout.example],
-                objective,
-                self.sampling,
+    def _tokens(self, batch: MicroBatch, scales: Tensor, is_cap: float | None) -> SampledTokens:
+        return SampledTokens(
+            targets=batch.student.targets,
+            weights=scales[batch.student.example],
+            rollout_logprobs=batch.rollout_logprobs,
+            is_cap=is_cap,
+            temperature=self.config.rollout.temperature,
+            top_p=self.config.rollout.top_p,
+        )
+
+    def _by_certainty(self, works: Sequence[Work], config: SRPOConfig) -> list[Work]:
+        """SRPO's weights. Their mean is one of all distilled tokens: hence a pass over the teacher first.
+
+        What the teacher made is kept for the loss, hidden states and not logits, so that its body runs once.
+        """
+        with autocast(self.device, self.compute_dtype):
+            taught = [replace(work, teacher=self._teach(work)) for work in works]
+        weights = [entropy_weights(self._entropy(work), beta=config.entropy_beta) for work in taught]
+        mean = torch.cat(weights).mean(dtype=torch.float64)
+        return [
+            replace(
+                work, tokens=replace(work.tokens, weights=(work.tokens.weights * own / mean).to(own.dtype))
             )
-        assert batch.teacher is not None
-        with autocast(self.device, self.compute_dtype):
-            teacher_logits = self.teacher.logits(batch.teacher)
-        return distillation_scores(
-            self._student_logits(layout),
-            teacher_logits,
-            layout.targets,
-            batch.rollout_logprobs,
-            objective,
-            self.sampling,
+            for work, own in zip(taught, weights, strict=True)
+        ]
+
+    def _entropy(self, work: Work) -> Tensor:
+        stats = token_statistics(work.teacher, work.tokens, compute_dtype=self._rounded)
+        return stats["entropy"]
+
+    def _teach(self, work: Work) -> Sequence[Projection]:
+        """What the teacher makes of a micro-batch, just in time; nothing where it has no say."""
+        return () if work.batch.teacher is None else self.teacher.projections(work.batch.teacher)
+
+    def _score(self, work: Work, advantages: Tensor, objective: Objective) -> Score:
+        if work.route.distilled:
+            assert objective.distillation is not None
+            return Distillation(objective.distillation, work.teacher, work.tokens, self._rounded)
+        assert objective.policy is not None
+        example = work.batch.student.example
+        return PolicyGradient(
+            config=objective.policy,
+            advantages=advantages[example],
+            sequence=example,
+            tokens=work.tokens,
+            teacher=work.teacher,
+            rlsd=objective.rlsd,
+            updates=self.version,
+            compute_dtype=self._rounded,
         )
 
-    def _student_logits(self, layout: Layout) -> Tensor:
-        with autocast(self.device, self.compute_dtype):
-            return response_logits(self.model, layout)
+    @property
+    def _rounded(self) -> torch.dtype | None:
+        """What operands of the head are rounded to; None leaves them as they are."""
+        return None if self.compute_dtype == torch.float32 else self.compute_dtype
 
 
 class Totals:
@@ -124,23 +187,41 @@ class Totals:
         self.loss: Tensor | float = 0.0
         self.tokens = 0
         self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
 
-    def add(self, loss: Tensor, scores: TokenScores) -> None:
+    def add(self, loss: Tensor, stats: Stats, tokens: int) -> None:
         self.loss = self.loss + loss.detach().double()
-        self.tokens += scores.loss.numel()
-        for name, values in scores.stats.items():
+        self.tokens += tokens
+        for name, values in stats.items():
             total = values.sum(dtype=torch.float64)
             self.sums[name] = self.sums[name] + total if name in self.sums else total
+            self.counts[name] = self.counts.get(name, 0) + tokens
 
     def metrics(self) -> Metrics:
-        """The loss, and means over the trained tokens."""
-        means = {name: float(total) / self.tokens for name, total in self.sums.items()}
+        """The loss, and means over the tokens that have the statistic."""
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
         return {"actor/loss": float(self.loss), "actor/trained_tokens": float(self.tokens), **means}
 
 
-def _to_forward(example: TrainingExample, distilling: bool) -> bool:
-    signal = example.teacher_prompt_ids is not None if distilling else example.advantage != 0.0
-    return signal and len(example.response_ids) > 0
+def route(examples: Sequence[TrainingExample], objective: Objective) -> list[Route]:
+    """Which examples are forwarded, and how: each once at most, and none without a gradient."""
+    distilled: list[int] = []
+    guided: list[int] = []
+    alone: list[int] = []
+    for index, example in enumerate(examples):
+        prompted = example.teacher_prompt_ids is not None
+        if not example.response_ids:
+            continue
+        if objective.distillation and prompted:
+            distilled.append(index)
+        elif objective.policy and example.advantage != 0.0:
+            (guided if objective.rlsd and prompted else alone).append(index)
+    routes = [
+        Route(distilled, with_teacher=True, distilled=True),
+        Route(guided, with_teacher=True, distilled=False),
+        Route(alone, with_teacher=False, distilled=False),
+    ]
+    return [one for one in routes if one.indices]
 
 
 def _step_metrics(result: StepResult, forwarded: int, total: int) -> Metrics:
@@ -152,10 +233,15 @@ def _step_metrics(result: StepResult, forwarded: int, total: int) -> Metrics:
     }
 
 
-def _teacher_metrics(examples: Sequence[TrainingExample], indices: Sequence[int], totals: Totals) -> Metrics:
+def _teacher_metrics(
+    examples: Sequence[TrainingExample], routes: Sequence[Route], totals: Totals, objective: Objective
+) -> Metrics:
     """How many examples have a teacher prompt, and the alarm for a teacher whom its prompts do not move."""
+    if not (objective.distillation or objective.rlsd):
+        return {}
     prompted = sum(example.teacher_prompt_ids is not None for example in examples)
-    informed = any(examples[i].teacher_prompt_ids != examples[i].prompt_ids for i in indices)
+    taught = [examples[index] for one in routes if one.with_teacher for index in one.indices]
+    informed = any(example.teacher_prompt_ids != example.prompt_ids for example in taught)
     moved = float(totals.sums.get(LOGITS_DIFFER, torch.zeros(()))) > 0
     return {
         "self_distillation/reprompt_sample_fraction": prompted / max(len(examples), 1),

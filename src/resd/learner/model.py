@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from resd.learner.layout import Layout
+from resd.objectives.chunked import LogitTiles, Projection
 from resd.records import ResdError
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -70,31 +71,30 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
 
-def last_hidden(
-    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
-) -> Tensor:
-    """The normalised last hidden state, `[rows, columns, H]`: the model without its head.
+def body(model: Any) -> Any:
+    """The model without its head, also under adapters of `peft`."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.base_model
 
-    For right-padded rows leave the mask out: no real token of a causal model sees the padding, and attention
-    without a mask takes the faster path.
+
+def response_hidden(body: Any, layout: Layout) -> Tensor:
+    """The last hidden states, normalised, that predict the response tokens, `[tokens, H]`.
+
+    Rows are padded on the right: no real token of a causal model sees the padding, and attention without a
+    mask takes the faster path.
     """
-    out = model.base_model(
-        input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-    )
-    return cast(Tensor, out.last_hidden_state)
+    out = body(input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False)
+    return cast(Tensor, out.last_hidden_state).flatten(0, 1).index_select(0, layout.positions)
 
 
-def head_logits(model: Any, hidden: Tensor) -> Tensor:
-    """Logits `[..., V]` of hidden states `[..., H]`: inputs in the compute dtype, products summed in float32.
-
-    Logits rounded to bfloat16 would put an error of up to 0.1 on each log-probability.
-    """
-    head, device = model.get_output_embeddings(), hidden.device.type
-    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    precise = torch.promote_types(compute, torch.float32)
-    with torch.autocast(device, enabled=False):
-        bias = None if head.bias is None else head.bias.to(precise)
-        return F.linear(hidden.to(compute).to(precise), head.weight.to(compute).to(precise), bias)
+def projection(head: Any, hidden: Tensor) -> Projection:
+    """What makes logits of hidden states `[tokens, H]`, by a linear layer or one with adapters of `peft`."""
+    linear = getattr(head, "base_layer", head)
+    weight = linear.weight
+    for adapter in getattr(head, "active_adapters", ()):
+        if adapter in head.lora_A and not head.merged:
+            weight = weight + head.get_delta_weight(adapter)
+    return Projection(hidden, weight, linear.bias)
 
 
 def _resolve(name: str) -> str:
@@ -122,7 +122,9 @@ def _not_loadable(what: str, name: str, error: Exception) -> ResdError:
 def _check_head(model: Any, name: str) -> None:
     """Some models scale or cap their logits after the head; `head_logits` would train them wrongly."""
     ids = torch.tensor([[1, 2]], device=model.device)
-    expected, ours = model(input_ids=ids, use_cache=False).logits, head_logits(model, last_hidden(model, ids))
+    expected = model(input_ids=ids, use_cache=False).logits[0]
+    hidden = body(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
+    ours = LogitTiles([projection(model.get_output_embeddings(), hidden)])(slice(0, 2))
     if not torch.allclose(expected.to(ours.dtype), ours, rtol=1e-2, atol=1e-2):
         raise ResdError(
             f"model {name}: its logits are not a linear map of the last hidden state; use another model"

@@ -1,122 +1,151 @@
-"""From logits of one micro-batch to a loss per token and what is worth logging about it."""
+"""From the student's hidden states of one micro-batch to its loss and what is worth logging about it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from resd.config import DistillationConfig, PolicyConfig
-from resd.objectives.divergence import entropy, sampled_token_loss, token_divergence, token_logprobs
-from resd.objectives.policy_gradient import clipped_token_loss
-from resd.objectives.weighting import importance_ratio, nucleus_log_mass
+from resd.config import DistillationConfig, PolicyConfig, RLSDConfig
+from resd.objectives.chunked import Projection, Stats
+from resd.objectives.distillation import (
+    SampledTokens,
+    distillation_loss,
+    sampled_loss,
+    token_statistics,
+)
+from resd.objectives.divergence import Divergence, sampled_token_loss
+from resd.objectives.policy_gradient import clipped_token_loss, rlsd_mixing, self_distilled_advantage
+from resd.objectives.weighting import sequence_importance_ratio
 
 LOGITS_DIFFER = "self_distillation/logits_differ_fraction"
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the responses were drawn: what the student's distribution is compared with."""
+class Distillation:
+    """The weighted divergences from the teacher, as `config` has them."""
 
-    temperature: float
-    top_p: float
+    config: DistillationConfig
+    teacher: Sequence[Projection]
+    tokens: SampledTokens
+    compute_dtype: torch.dtype | None = None
+
+    def __call__(self, student: Projection) -> tuple[Tensor, Stats]:
+        if self.config.token_level:
+            loss, stats = sampled_loss(
+                student,
+                self.tokens,
+                self._estimate,
+                teacher=self.teacher,
+                compute_dtype=self.compute_dtype,
+            )
+            return loss, _metrics(stats, self.tokens) | _teacher_metrics(stats, stats["token_loss"])
+        loss, stats = distillation_loss(
+            student, self.teacher, self.tokens, self._divergence(), compute_dtype=self.compute_dtype
+        )
+        shares = {
+            "self_distillation/ratio_clipped_mass": stats["clipped"],
+            "self_distillation/tail_mass": stats["outside"],
+        }
+        return loss, _metrics(stats, self.tokens) | _teacher_metrics(stats, stats["divergence"]) | shares
+
+    def _divergence(self) -> Divergence:
+        config = self.config
+        return Divergence(
+            config.alpha, config.topk, config.add_tail, config.selector, config.min_ratio, config.max_ratio
+        )
+
+    def _estimate(self, logprob: Tensor, teacher_logprob: Tensor | None, index: Tensor | slice) -> Tensor:
+        assert teacher_logprob is not None
+        return sampled_token_loss(
+            logprob, teacher_logprob, min_ratio=self.config.min_ratio, max_ratio=self.config.max_ratio
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class TokenScores:
-    """`loss` `[tokens]` carries the gradient; `stats`, detached `[tokens]`, are to be averaged."""
-
-    loss: Tensor
-    stats: dict[str, Tensor]
-
-
-def distillation_scores(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    targets: Tensor,
-    rollout_logprobs: Tensor,
-    config: DistillationConfig,
-    sampling: Sampling,
-) -> TokenScores:
-    """Divergence from the teacher times the capped importance weight, both models at rollout temperature."""
-    student, teacher = student_logits / sampling.temperature, teacher_logits / sampling.temperature
-    logprobs = token_logprobs(student, targets)
-    gap = _gap(student, teacher, logprobs, targets, config)
-    ratio, stats = _correction(
-        student.detach(), logprobs.detach(), rollout_logprobs, config.is_clip, sampling
-    )
-    stats |= {
-        "self_distillation/teacher_student_gap": gap.detach(),
-        "self_distillation/teacher_entropy": entropy(teacher),
-        LOGITS_DIFFER: (student_logits.detach() != teacher_logits).any(-1),
-    }
-    return TokenScores(gap * ratio, stats)
-
-
-def policy_scores(
-    logits: Tensor,
-    targets: Tensor,
-    rollout_logprobs: Tensor,
-    advantages: Tensor,
-    config: PolicyConfig,
-    sampling: Sampling,
-) -> TokenScores:
-    """The clipped policy-gradient loss times the capped importance weight.
+class PolicyGradient:
+    """The clipped policy-gradient loss, its advantages changed by the teacher where there is one (RLSD).
 
     With one optimizer step per rollout batch the policy before the step is the current one: the ratio is 1
-    and only its gradient is felt.
+    and only its gradient is felt. `sequence` `[T]` numbers the tokens' responses, which are here as a whole.
     """
-    student = logits / sampling.temperature
-    logprobs = token_logprobs(student, targets)
-    loss = clipped_token_loss(
-        logprobs,
-        logprobs.detach(),
-        advantages,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        dual_clip=config.dual_clip,
-    )
-    ratio, stats = _correction(
-        student.detach(), logprobs.detach(), rollout_logprobs, config.is_clip, sampling
-    )
-    return TokenScores(loss * ratio, stats)
 
+    config: PolicyConfig
+    advantages: Tensor  # [T]
+    sequence: Tensor  # [T]
+    tokens: SampledTokens
+    teacher: Sequence[Projection] = ()
+    rlsd: RLSDConfig | None = None
+    updates: int = 0  # done before this one: what RLSD's mixing depends on
+    compute_dtype: torch.dtype | None = None
 
-def _gap(
-    student: Tensor, teacher: Tensor, logprobs: Tensor, targets: Tensor, config: DistillationConfig
-) -> Tensor:
-    if config.token_level:
-        return sampled_token_loss(
-            logprobs,
-            token_logprobs(teacher, targets),
-            min_ratio=config.min_ratio,
-            max_ratio=config.max_ratio,
+    def __call__(self, student: Projection) -> tuple[Tensor, Stats]:
+        tokens = self.tokens
+        if self.config.is_level == "sequence":
+            ratio = self._sequence_ratio(student)
+            tokens = replace(tokens, weights=tokens.weights * ratio, is_cap=None)
+        loss, stats = sampled_loss(
+            student, tokens, self._loss, teacher=self.teacher, compute_dtype=self.compute_dtype
         )
-    return token_divergence(
-        student,
-        teacher,
-        alpha=config.alpha,
-        topk=config.topk,
-        add_tail=config.add_tail,
-        selector=config.selector,
-        min_ratio=config.min_ratio,
-        max_ratio=config.max_ratio,
-    )
+        if self.config.is_level == "sequence":
+            stats["ratio"] = ratio
+        metrics = _metrics(stats, self.tokens)
+        if self.teacher:
+            metrics |= _teacher_metrics(stats, stats["logprob"] - stats["teacher_logprob"])
+        return loss, metrics
+
+    def _loss(self, logprob: Tensor, teacher_logprob: Tensor | None, index: Tensor | slice) -> Tensor:
+        advantages = self.advantages[index]
+        if teacher_logprob is not None and self.rlsd is not None:
+            advantages = self_distilled_advantage(
+                advantages,
+                logprob,
+                teacher_logprob,
+                mixing=rlsd_mixing(
+                    self.updates, self.rlsd.mixing, self.rlsd.final_mixing, self.rlsd.decay_updates
+                ),
+                max_change=self.rlsd.max_change,
+            )
+        return clipped_token_loss(
+            logprob,
+            logprob.detach(),
+            advantages,
+            clip_low=self.config.clip_low,
+            clip_high=self.config.clip_high,
+            dual_clip=self.config.dual_clip,
+        )
+
+    def _sequence_ratio(self, student: Projection) -> Tensor:
+        """Depends on all tokens of a response: a pass over the log-probs before the loss."""
+        stats = token_statistics([student], self.tokens, compute_dtype=self.compute_dtype)
+        rollout = self.tokens.rollout_logprobs
+        assert rollout is not None
+        return sequence_importance_ratio(
+            stats["logprob"] - stats["log_mass"],
+            rollout,
+            self.sequence,
+            int(self.sequence.max()) + 1,
+            cap=self.config.is_clip,
+        )
 
 
-@torch.no_grad()
-def _correction(
-    logits: Tensor, logprobs: Tensor, rollout_logprobs: Tensor, cap: float | None, sampling: Sampling
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Importance weights `[tokens]` of trainer over engine, on the support that was sampled, and stats."""
-    if sampling.top_p < 1.0:
-        logprobs = logprobs - nucleus_log_mass(logits, sampling.top_p)
-    ratio = importance_ratio(logprobs, rollout_logprobs, cap=cap)
-    capped = ratio == cap if cap is not None else torch.zeros_like(ratio)
-    return ratio, {
-        "actor/entropy": entropy(logits),
+def _metrics(stats: Stats, tokens: SampledTokens) -> Stats:
+    ratio, cap = stats["ratio"], tokens.is_cap
+    assert tokens.rollout_logprobs is not None
+    return {
+        "actor/entropy": stats["entropy"],
         "actor/is_ratio_mean": ratio,
-        "actor/is_ratio_capped_fraction": capped,
-        "actor/rollout_logprob_gap": (logprobs - rollout_logprobs).abs(),
+        "actor/is_ratio_capped_fraction": torch.zeros_like(ratio) if cap is None else ratio >= cap,
+        "actor/rollout_logprob_gap": (stats["logprob"] - stats["log_mass"] - tokens.rollout_logprobs).abs(),
+    }
+
+
+def _teacher_metrics(stats: Stats, gap: Tensor) -> Stats:
+    differ = (stats["logprob"] != stats["teacher_logprob"]) | (stats["entropy"] != stats["teacher_entropy"])
+    return {
+        "self_distillation/teacher_student_gap": gap,
+        "self_distillation/teacher_entropy": stats["teacher_entropy"],
+        LOGITS_DIFFER: differ,
     }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from resd.config import TeacherConfig
 from resd.learner.layout import Layout
-from resd.learner.model import head_logits, last_hidden
+from resd.learner.model import body, projection, response_hidden
+from resd.objectives.chunked import Projection
 
 State = dict[str, Any]
 
@@ -23,8 +24,8 @@ class Teacher(Protocol):
 
     model: Any
 
-    def logits(self, layout: Layout) -> Tensor:
-        """Logits `[tokens, V]` before temperature, without gradients, in the ambient autocast dtype."""
+    def projections(self, layout: Layout) -> list[Projection]:
+        """What the logits of the response tokens are the sum of, in the ambient autocast dtype."""
         ...
 
     def update(self) -> None:
@@ -49,26 +50,14 @@ def make_teacher(config: TeacherConfig, model: Any) -> Teacher:
             return TrustRegionTeacher(model, config.update_rate)
 
 
-def response_hidden(model: Any, layout: Layout) -> Tensor:
-    """Hidden states `[tokens, H]` that predict the response tokens: all that a loss needs beside the head."""
-    hidden = last_hidden(model, layout.input_ids, position_ids=layout.position_ids)
-    return hidden.flatten(0, 1).index_select(0, layout.positions)
-
-
-def response_logits(model: Any, layout: Layout) -> Tensor:
-    """Logits `[tokens, V]` of the response tokens alone; prompts get none."""
-    return head_logits(model, response_hidden(model, layout))
-
-
 class LiveTeacher:
     """The student's own current weights."""
 
     def __init__(self, student: Any) -> None:
         self.model = student
 
-    @torch.no_grad()
-    def logits(self, layout: Layout) -> Tensor:
-        return response_logits(self.model, layout)
+    def projections(self, layout: Layout) -> list[Projection]:
+        return [_project(self.model, layout)]
 
     def update(self) -> None:
         """Nothing to do: the weights are the student's."""
@@ -120,11 +109,14 @@ class TrustRegionTeacher(FrozenTeacher):
         super().__init__(student)
         self.student, self.rate = student, rate
 
-    @torch.no_grad()
-    def logits(self, layout: Layout) -> Tensor:
-        return torch.lerp(
-            response_logits(self.model, layout), response_logits(self.student, layout), self.rate
-        )
+    def projections(self, layout: Layout) -> list[Projection]:
+        first, current = _project(self.model, layout), _project(self.student, layout)
+        return [replace(first, scale=1.0 - self.rate), replace(current, scale=self.rate)]
+
+
+@torch.no_grad()
+def _project(model: Any, layout: Layout) -> Projection:
+    return projection(model.get_output_embeddings(), response_hidden(body(model), layout))
 
 
 def _frozen_copy(model: Any) -> Any:

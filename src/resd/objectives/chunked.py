@@ -24,6 +24,7 @@ Stats = dict[str, Tensor]
 
 # Logits of one side and tile. On a GPU enough rows for the matrix units, on a CPU few enough for its caches.
 TILE_BYTES = {"cuda": 320 << 20, "cpu": 2 << 20}
+ROW_UNIT = 128  # rows that a matrix product on a GPU takes at a time
 # Tiles whose gradients are gathered before the products that use them: on a GPU each such product reads and
 # writes the whole float32 gradient of the head, which takes as long as about 1,000 rows of arithmetic.
 TILES_PER_PRODUCT = {"cuda": 4, "cpu": 1}
@@ -52,7 +53,7 @@ class TileLoss(Protocol):
 
 
 class LogitTiles:
-    """Tiles of the sum of some projections, over the temperature, in float32 or better and not differentiable.
+    """Tiles of one side's logits: the sum of its projections over the temperature, without gradients.
 
     Operands are rounded to `compute_dtype`, as autocast would; their products are summed in float32. Logits
     rounded to bfloat16 would put an error of up to 0.1 on each log-probability.
@@ -75,7 +76,8 @@ class LogitTiles:
     @property
     def rows_per_tile(self) -> int:
         budget = TILE_BYTES.get(self.device.type, TILE_BYTES["cpu"])
-        return max(16, budget // (self.shape[1] * self.dtype.itemsize))
+        rows = budget // (self.shape[1] * self.dtype.itemsize)
+        return max(rows - rows % ROW_UNIT, ROW_UNIT)
 
     def __call__(self, rows: slice) -> Tensor:
         """Logits `[rows, V]`, which the next call overwrites."""
@@ -89,6 +91,10 @@ class LogitTiles:
             if part.bias is not None:
                 out.add_(part.bias, alpha=factor)
         return out
+
+    def release(self) -> None:
+        """Give the memory of the last tile back."""
+        self.buffer = self.buffer.new_empty(0)
 
 
 def fused_loss(
@@ -145,6 +151,7 @@ class _FusedLoss(torch.autograd.Function):
         needed = [plan.differentiate and need for need in ctx.needs_input_grad[:3]]
         gradients = _Gradients(plan.tiles, hidden.dtype, needed)
         stats = _run_tiles(plan, gradients)
+        plan.tiles.release()
         ctx.gradients = gradients.cast(hidden.dtype, weight.dtype)
         plan.names.extend(stats)
         ctx.mark_non_differentiable(*stats.values())
@@ -152,12 +159,13 @@ class _FusedLoss(torch.autograd.Function):
         return total, *stats.values()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("fused_loss: its gradients are handed over once; compute the loss again")
         gradients, ctx.gradients = ctx.gradients, None
-        return *(None if gradient is None else gradient.mul_(upstream) for gradient in gradients), None
+        scaled = (None if g is None else g.mul_(upstream.to(g.dtype)) for g in gradients)
+        return *scaled, None
 
 
 class _Gradients:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resd.objectives.chunked import LogitTiles, Projection, Stats, TileLoss, fused_loss, slices
 from resd.objectives.divergence import Divergence, row_divergence
-from resd.objectives.rows import RowSums, nucleus_log_mass, row_sums, split, write_split_gradient
+from resd.objectives.rows import nucleus_log_mass, row_sums, split, write_split_gradient
 from resd.objectives.weighting import importance_ratio
 
 
@@ -55,14 +55,14 @@ def distillation_loss(
     compute_dtype: torch.dtype | None = None,
     tile_rows: int | None = None,
 ) -> tuple[Tensor, Stats]:
-    """The weighted sum of the divergences from the teacher, a scalar with gradients to `student`, and `[T]` stats.
+    """The weighted sum of the divergences from the teacher, a scalar, and what is worth logging, `[T]` each.
 
-    The teacher's logits are the sum of its projections: one, or two that a trust region mixes. Stats:
-    `divergence`, `loss` (weighted), `logprob` and `teacher_logprob` (of the targets), `entropy`,
-    `teacher_entropy`, `ratio` (importance), `log_mass` (of the nucleus), `clipped` and `outside` (the student's
-    mass whose ratio is clipped, and that is in the tail). All are 0 for tokens of weight 0.
+    The sum carries gradients to `student`, as in `fused_loss`. The teacher's logits are the sum of its
+    projections: one, or two that a trust region mixes. Logged are `divergence`, `loss` (weighted), `logprob`
+    and `teacher_logprob` (of the targets), `entropy`, `teacher_entropy`, `ratio` (importance), `log_mass` (of
+    the nucleus), `clipped` and `outside` (of the student's mass: whose ratio is clipped, and in the tail).
+    All are 0 for tokens of weight 0.
     """
-
     index, kept = _kept(tokens)
     teacher_tiles = _tiles([_rows(side, index) for side in teacher], kept, compute_dtype)
     loss = _Distillation(teacher_tiles, kept, divergence)
@@ -80,7 +80,7 @@ def sampled_loss(
 ) -> tuple[Tensor, Stats]:
     """The weighted sum of `loss`, as `distillation_loss`: for policy gradients and token-level distillation.
 
-    Stats: `token_loss`, `loss` (weighted), `logprob`, `entropy`, `ratio`, `log_mass`, and with a teacher
+    Logged are `token_loss`, `loss` (weighted), `logprob`, `entropy`, `ratio`, `log_mass`, and with a teacher
     `teacher_logprob` and `teacher_entropy`.
     """
     index, kept = _kept(tokens)
@@ -181,11 +181,9 @@ class _Sampled:
 
 
 def _teacher_stats(logits: Tensor, targets: Tensor) -> Stats:
-    sums = row_sums(logits)
-    return {
-        "teacher_logprob": sums.logprob(_picked(logits, targets)),
-        "teacher_entropy": sums.entropy(),
-    }
+    """By the student's arithmetic, so that equal logits give equal numbers."""
+    parts = split(logits, targets.unsqueeze(-1))
+    return {"teacher_logprob": parts.inside.squeeze(-1), "teacher_entropy": parts.whole.entropy()}
 
 
 def _importance(logprob: Tensor, tokens: SampledTokens) -> Tensor:

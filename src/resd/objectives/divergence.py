@@ -146,7 +146,7 @@ class _TokenDivergence(torch.autograd.Function):
         return result.loss.view(student.shape[:-1])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream.unsqueeze(-1), None, None
@@ -206,7 +206,7 @@ def _buckets(side: Split, add_tail: bool) -> Tensor:
 
 
 def _clipped_terms(log_p: Tensor, log_q: Tensor, spec: Divergence) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss `[rows]`, its derivative by log p `[rows, ids]` and the mass of the clipped ratios `[rows]`."""
+    """The loss `[rows]`, its derivative by log p `[rows, ids]` and the clipped mass `[rows]`."""
     bounded = clip_ratio(log_q, log_p, spec.min_ratio, spec.max_ratio)
     terms, derivative = divergence_terms(log_p, bounded, spec.alpha)
     loss = terms.sum(-1)

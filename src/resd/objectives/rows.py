@@ -114,8 +114,10 @@ def top_ids(logits: Tensor, k: int) -> Tensor:
     columns = logits.shape[-1]
     if columns < SEARCH_BY_BLOCKS or k > columns // BLOCK:
         return logits.topk(min(k, columns), sorted=False).indices
+    if kernels.usable(logits):
+        return kernels.top_ids(logits, k)
     whole = columns - columns % BLOCK
-    best = logits[:, :whole].unflatten(-1, (-1, BLOCK)).amax(-1).topk(k, sorted=False).indices
+    best = logits[:, :whole].view(len(logits), -1, BLOCK).amax(-1).topk(k, sorted=False).indices
     within = torch.arange(BLOCK, device=logits.device)
     rest = torch.arange(whole, columns, device=logits.device).expand(len(logits), -1)
     ids = torch.cat([(best.unsqueeze(-1) * BLOCK + within).flatten(1), rest], dim=-1)

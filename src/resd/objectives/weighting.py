@@ -126,17 +126,6 @@ def entropy_weights(entropy: Tensor, *, beta: float) -> Tensor:
     return (-beta * entropy.detach()).exp()
 
 
-def nucleus_log_mass(logits: Tensor, top_p: float) -> Tensor:
-    """Log of the mass that nucleus sampling keeps, `[..., V]` to `[...]`, detached.
-
-    Engines report log-probs after top-p. Subtracting this from the trainer's puts both on the kept support;
-    otherwise the importance ratio is below 1 from truncation alone.
-    """
-    probabilities = logits.detach().softmax(-1).sort(-1, descending=True).values
-    before = probabilities.cumsum(-1) - probabilities
-    return probabilities.masked_fill(before >= top_p, 0.0).sum(-1).log()
-
-
 def _constant(max_length: int | None) -> int:
     if max_length is None or max_length < 1:
         raise ResdError(

@@ -1,0 +1,47 @@
+"""The student: body, head and loss in one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resd.learner.layout import Layout
+from resd.learner.model import body, projection, response_hidden
+from resd.objectives.chunked import Projection, Stats
+
+# From the projection of a micro-batch's tokens to its loss, a scalar, and statistics `[tokens]`.
+Score = Callable[[Projection], tuple[Tensor, Stats]]
+
+
+class LossHead(nn.Module):
+    """A model's output layer with a loss behind it, which takes its weight and never makes `[T, V]`."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, hidden: Tensor, score: Score) -> tuple[Tensor, Stats]:
+        """`hidden` `[tokens, H]`."""
+        with torch.autocast(hidden.device.type, enabled=False):  # the loss has a compute dtype of its own
+            return score(projection(self.linear, hidden))
+
+
+class Student(nn.Module):
+    """A causal language model as what is trained: its forward ends in the loss.
+
+    For FSDP2 shard the body's layers, then `head`, then this module; where the head's weight is the
+    embedding's, leave `head` to this module's group. A head that is not resharded between micro-batches is
+    gathered once per step. Losses hold the normalisers of the global batch, so gradients of ranks are to be
+    summed and not averaged: `set_gradient_divide_factor(1.0)`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.body: nn.Module = body(model)
+        self.head = LossHead(model.get_output_embeddings())
+
+    def forward(self, layout: Layout, score: Score) -> tuple[Tensor, Stats]:
+        return self.head(response_hidden(self.body, layout), score)  # type: ignore[no-any-return]
