@@ -13,6 +13,7 @@ from resd.generation.decoder import Decoder
 from resd.generation.engine import generate
 from resd.learner.learner import Learner
 from resd.learner.teacher import make_teacher
+from resd.objectives.objective import Objective
 from resd.records import Request, TrainingExample
 from support import save_tiny, tiny_model, tiny_tokenizer
 
@@ -43,7 +44,7 @@ def gradients(device: str, kind: str) -> dict[str, torch.Tensor]:
         optimizer=OptimizerConfig(learning_rate=1.0, eps=1.0, warmup_updates=0, weight_decay=0.0),
     )
     learner = Learner(model, make_teacher(config.teacher, model), config, total_updates=1)
-    learner.update(examples(), DistillationConfig(topk=20))
+    learner.update(examples(), Objective(distillation=DistillationConfig(topk=20)))
     return {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
 
 

@@ -12,8 +12,10 @@ from resd.config import (
     DistillationConfig,
     OptimizerConfig,
     PolicyConfig,
+    RLSDConfig,
     RolloutConfig,
     RunConfig,
+    SRPOConfig,
     TeacherConfig,
 )
 from resd.learner.learner import Learner
@@ -141,9 +143,111 @@ def test_policy_gradient_equals_one_sequence_at_a_time() -> None:
     assert metrics["actor/trained_fraction"] == pytest.approx(5 / 7)
 
 
+def test_sequence_weights_equal_one_sequence_at_a_time() -> None:
+    """The importance weight of a response is the product over its tokens, capped once."""
+    batch = [
+        replace(e, rollout_logprobs=tuple(-4.6 + 0.05 * (i % 3) for i in range(len(e.response_ids))))
+        for e in examples()
+    ]
+    learner = build(config(), dtype=torch.float64)
+    reference = copy.deepcopy(learner.model)
+    total: Any = 0.0
+    for one in batch:
+        if not one.response_ids:
+            continue
+        logprobs = sequence_logits(reference, one.prompt_ids, one.response_ids).log_softmax(-1)
+        chosen = logprobs[range(len(one.response_ids)), list(one.response_ids)]
+        ratio = (chosen.detach() - torch.tensor(one.rollout_logprobs)).sum().exp().clamp(max=2.0)
+        total = total - one.weight * one.advantage * ratio * chosen.mean() / len(batch)
+    total.backward()
+    expected = torch.cat([p.grad.flatten() for p in reference.parameters()])
+    ours, metrics = gradients(learner, batch, Objective(policy=PolicyConfig(is_level="sequence")))
+    assert (ours - expected).norm() < 1e-6 * expected.norm()
+    assert 0 < metrics["actor/is_ratio_mean"] < 2
+
+
+def srpo_example(one: TrainingExample) -> TrainingExample:
+    """Distilled examples have no advantage."""
+    return one if one.teacher_prompt_ids is None else replace(one, advantage=0.0)
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [1, 10_000])
+def test_srpo_equals_one_sequence_at_a_time(micro_batch_tokens: int) -> None:
+    """Token mean over all responses of either loss, distilled tokens weighted by the teacher's certainty."""
+    batch = [srpo_example(one) for one in examples()]
+    learner = build(config(micro_batch_tokens, loss_aggregation="token_mean"), dtype=torch.float64)
+    reference = copy.deepcopy(learner.model)
+    terms, weights_of, policy = [], [], 0.0
+    for one in batch:
+        if not one.response_ids:
+            continue
+        student = sequence_logits(reference, one.prompt_ids, one.response_ids)
+        chosen = student.log_softmax(-1)[range(len(one.response_ids)), list(one.response_ids)]
+        ratio = (chosen.detach() - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2.0)
+        if one.teacher_prompt_ids is None:
+            surrogate = (chosen - chosen.detach()).exp()  # the ratio to the policy before the step
+            policy = policy - (one.weight * one.advantage * ratio * surrogate).sum()
+            continue
+        with torch.no_grad():
+            teacher = sequence_logits(reference, one.teacher_prompt_ids, one.response_ids)
+        loss = token_divergence(student, teacher, alpha=1.0, topk=10, min_ratio=0.2)
+        log_q = teacher.log_softmax(-1)
+        weights_of.append((1.5 * (log_q.exp() * log_q).sum(-1)).exp())
+        terms.append(one.weight * ratio * loss)
+    certainty = torch.cat(weights_of)
+    distilled = (torch.cat(terms) * certainty / certainty.mean()).sum()
+    total: Any = (distilled + policy) / sum(len(one.response_ids) for one in batch)
+    total.backward()
+    expected = torch.cat([p.grad.flatten() for p in reference.parameters()])
+    objective = Objective(DistillationConfig(topk=10), PolicyConfig(), srpo=SRPOConfig(entropy_beta=1.5))
+    ours, metrics = gradients(learner, batch, objective)
+    assert (ours - expected).norm() < 1e-6 * expected.norm()
+    assert metrics["actor/loss"] == pytest.approx(total.item(), rel=1e-5)
+    assert metrics["actor/trained_fraction"] == pytest.approx(6 / 7)
+
+
+@pytest.mark.parametrize("updates", [0, 5, 50])
+def test_rlsd_equals_one_sequence_at_a_time(updates: int) -> None:
+    """The teacher changes the size of advantages, less and less; without a prompt for it nothing changes."""
+    batch = examples()
+    learner = build(config(), dtype=torch.float64)
+    learner.optimizer.steps = updates
+    mixing = {0: 0.6, 5: 0.35, 50: 0.1}[updates]
+    reference = copy.deepcopy(learner.model)
+    total: Any = 0.0
+    for one in batch:
+        if not one.response_ids:
+            continue
+        index = (range(len(one.response_ids)), list(one.response_ids))
+        chosen = sequence_logits(reference, one.prompt_ids, one.response_ids).log_softmax(-1)[index]
+        ratio = (chosen.detach() - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2.0)
+        factor = torch.ones_like(ratio)
+        if one.teacher_prompt_ids is not None:
+            with torch.no_grad():
+                teacher = sequence_logits(reference, one.teacher_prompt_ids, one.response_ids)
+            preference = teacher.log_softmax(-1)[index] - chosen.detach()
+            towards = (math.copysign(1.0, one.advantage) * preference).exp().clamp(0.7, 1.3)
+            factor = (1 - mixing) + mixing * towards
+        total = total - one.weight * (one.advantage * factor * ratio * chosen).mean() / len(batch)
+    total.backward()
+    expected = torch.cat([p.grad.flatten() for p in reference.parameters()])
+    rlsd = RLSDConfig(mixing=0.6, final_mixing=0.1, decay_updates=10, max_change=0.3)
+    ours, metrics = gradients(learner, batch, Objective(policy=PolicyConfig(), rlsd=rlsd))
+    assert (ours - expected).norm() < 1e-6 * expected.norm()
+    assert metrics["self_distillation/teacher_equals_student"] == 0
+    assert metrics["self_distillation/logits_differ_fraction"] > 0
+
+
 @pytest.mark.parametrize("objective", [DISTILLATION, POLICY, JSD])
 @pytest.mark.parametrize(
-    "mode", ["seq_mean_including_empty", "token_mean", "seq_mean_token_mean", "seq_mean_token_sum"]
+    "mode",
+    [
+        "seq_mean_including_empty",
+        "token_mean",
+        "seq_mean_token_mean",
+        "seq_mean_token_sum",
+        "seq_mean_token_sum_norm",
+    ],
 )
 def test_micro_batches_and_order_do_not_change_the_gradient(objective: Objective, mode: Any) -> None:
     batch = examples()

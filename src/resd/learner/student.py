@@ -23,6 +23,8 @@ class LossHead(nn.Module):
         super().__init__()
         self.linear = linear
 
+    # Tiles, kernels and gradients of its own: nothing there to compile.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, hidden: Tensor, score: Score) -> tuple[Tensor, Stats]:
         """`hidden` `[tokens, H]`."""
         with torch.autocast(hidden.device.type, enabled=False):  # the loss has a compute dtype of its own

@@ -108,8 +108,7 @@ def fused_loss(
     """The sum of `loss` over all tokens, a scalar, and what it reports of each token, `[T]`, detached.
 
     The sum carries gradients to the student's hidden states, weight and bias, as far as they require them;
-    its backward pass can run once. `tile_rows` changes nothing but memory and speed. An empty batch gives 0
-    and reports nothing.
+    its backward pass can run once. `tile_rows` changes nothing but memory and speed. An empty batch gives 0.
     """
     tiles = LogitTiles([student], temperature=temperature, compute_dtype=compute_dtype)
     plan = _Plan(tiles, loss, tile_rows or tiles.rows_per_tile, torch.is_grad_enabled())
@@ -120,9 +119,11 @@ def fused_loss(
 
 
 def slices(start: int, stop: int, size: int) -> Iterator[slice]:
-    """`[start, stop)` in pieces of `size`, the last one shorter."""
+    """`[start, stop)` in pieces of `size`, the last one shorter; of nothing, one empty piece."""
     for first in range(start, stop, size):
         yield slice(first, min(first + size, stop))
+    if start == stop:
+        yield slice(start, stop)
 
 
 def add_product(out: Tensor, a: Tensor, b: Tensor, *, scale: float = 1.0, keep: bool = True) -> None:
@@ -155,8 +156,7 @@ class _FusedLoss(torch.autograd.Function):
         ctx.gradients = gradients.cast(hidden.dtype, weight.dtype)
         plan.names.extend(stats)
         ctx.mark_non_differentiable(*stats.values())
-        total = stats["loss"].sum() if stats else hidden.new_zeros((), dtype=plan.tiles.dtype)
-        return total, *stats.values()
+        return stats["loss"].sum(), *stats.values()
 
     @staticmethod
     @once_differentiable
@@ -215,7 +215,7 @@ def _run_tiles(plan: _Plan, gradients: _Gradients) -> Stats:
             reported.append(plan.loss(plan.tiles(rows), rows, within))
         if by_logits is not None:
             gradients.add(part, by_logits[: part.stop - part.start])
-    return {name: torch.cat([stats[name] for stats in reported]) for name in (reported or [{}])[0]}
+    return {name: torch.cat([stats[name] for stats in reported]) for name in reported[0]}
 
 
 def _operands(projection: Projection, compute_dtype: torch.dtype | None) -> Projection:

@@ -98,7 +98,7 @@ def token_statistics(
 ) -> Stats:
     """`logprob`, `entropy` and `log_mass` of all tokens `[T]`, for weights that depend on other tokens."""
     tiles = _tiles(projections, tokens, compute_dtype)
-    parts = [(tokens.weights.new_empty(0),) * 3]
+    parts = []
     for rows in slices(0, tiles.shape[0], tiles.rows_per_tile):
         logits = tiles(rows)
         sums = row_sums(logits)

@@ -7,17 +7,19 @@ Strides and counts are in elements. Lanes beyond a row's end carry a logit so lo
 import triton
 import triton.language as tl
 
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # of float32
+
 
 @triton.jit
 def row_sums(logits, stride, columns, sums, rows, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
-    maximum = -3.0e38
+    maximum = tl.full([], LOWEST, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     weighted = tl.zeros([BLOCK], tl.float32)
     for start in range(0, columns, BLOCK):
         inside = start + lanes < columns
-        z = tl.load(logits + row * stride + start + lanes, mask=inside, other=-3.0e38)
+        z = tl.load(logits + row * stride + start + lanes, mask=inside, other=LOWEST)
         higher = tl.maximum(maximum, tl.max(z, axis=0))
         scale = tl.exp(maximum - higher)
         weighted = scale * (weighted + (maximum - higher) * total)
@@ -91,7 +93,7 @@ def top_ids(
 def write_exponentials(out, out_stride, logits, stride, columns, shift, factor, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     ids = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    z = tl.load(logits + row * stride + ids, mask=ids < columns, other=-3.0e38)
+    z = tl.load(logits + row * stride + ids, mask=ids < columns, other=LOWEST)
     value = tl.load(factor + row) * tl.exp(z - tl.load(shift + row))
     tl.store(out + row * out_stride + ids, value.to(out.dtype.element_ty), mask=ids < columns)
 
