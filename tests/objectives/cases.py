@@ -25,8 +25,8 @@ POLICY: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0}
 class Tolerance:
     """What an outcome may differ by.
 
-    The absolute part is in units of the tokens' weights, since neither a log-prob's gradient by the logits
-    nor a small divergence before its terms cancel is much above 1.
+    The absolute part is in units of the tokens' weights: neither a gradient by the logits nor the terms of a
+    divergence, before they cancel, are much above 1.
     """
 
     relative: float
@@ -167,22 +167,22 @@ def policy(given: Problem, old: Tensor, advantages: Tensor, **options: Any) -> O
 
 def check(ours: Outcome, expected: Outcome, given: Problem, tolerance: Tolerance) -> None:
     """The loss, every statistic of every token, and every gradient."""
+    units, sizes = _units(given, expected), _sizes(expected)
     for name, value in expected.stats.items():
-        unit = _units(given, expected) if name == "loss" else torch.ones_like(value)
+        unit = {"loss": units * sizes, "token_loss": sizes}.get(name, torch.ones_like(value))
         error = (ours.stats[name].cpu().double() - value).abs()
-        allowed = tolerance.relative * value.abs() + tolerance.absolute * (1 + unit)
+        allowed = tolerance.relative * value.abs() + tolerance.absolute * unit
         assert (error <= allowed).all(), f"{name}: {ours.stats[name].tolist()} is not {value.tolist()}"
-    units = _units(given, expected)
-    allowed = tolerance.relative * expected.loss.abs() + tolerance.absolute * units.sum()
+    allowed = tolerance.relative * expected.loss.abs() + tolerance.absolute * (units * sizes).sum()
     assert (ours.loss.cpu().double() - expected.loss).abs() <= allowed, (ours.loss, expected.loss)
     names = "hidden", "weight", "bias"
-    sizes = _gradient_units(given, units)
-    for name, mine, theirs, size in zip(names, ours.gradients, expected.gradients, sizes, strict=True):
+    scales = _gradient_units(given, units)
+    for name, mine, theirs, scale in zip(names, ours.gradients, expected.gradients, scales, strict=True):
         if theirs is None or mine is None:
             assert mine is theirs
             continue
         error = (mine.cpu().double() - theirs).norm()
-        allowed = tolerance.gradient * theirs.norm() + tolerance.absolute * size
+        allowed = tolerance.gradient * theirs.norm() + tolerance.absolute * scale
         assert error <= allowed, f"{name}: off by {error / theirs.norm():.1e} of {theirs.norm():.1e}"
 
 
@@ -202,6 +202,12 @@ def _run(given: Problem, loss: Callable[[Projection], tuple[Tensor, Stats]]) -> 
 def _units(given: Problem, expected: Outcome) -> Tensor:
     """What each token's loss is multiplied by, `[T]`."""
     return given.weights.cpu().double().abs() * expected.stats["ratio"]
+
+
+def _sizes(expected: Outcome) -> Tensor:
+    """What multiplies the error of a log-prob, `[T]`: at token level the loss is a product with one."""
+    size = expected.stats["logprob"].abs()
+    return 1 + size if "token_loss" in expected.stats else torch.ones_like(size)
 
 
 def _gradient_units(given: Problem, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:

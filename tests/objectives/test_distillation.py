@@ -213,13 +213,15 @@ def test_tokens_without_weight_are_never_computed(level: str) -> None:
 def test_a_batch_without_tokens_has_a_loss_of_zero(masked: bool, level: str) -> None:
     case = everything(4)
     case = replace(case, weights=torch.zeros(4).double()) if masked else picked(case, [])
+    count = len(case.weights)
     ours = distilled(case, VARIANTS[1]) if level == "distribution" else token_distilled(case, None, None)
     assert ours.loss == 0
     for gradient, leaf in zip(ours.gradients, leaves(case), strict=True):
         assert gradient is not None
         assert gradient.shape == leaf.shape
         assert not gradient.any()
-    assert all(value.shape == (4,) and not value.any() for value in ours.stats.values())
+    assert {"loss", "logprob", "entropy", "ratio"} <= set(ours.stats)
+    assert all(value.shape == (count,) and not value.any() for value in ours.stats.values())
 
 
 @pytest.mark.parametrize("spec", VARIANTS, ids=str)
