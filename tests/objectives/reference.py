@@ -103,7 +103,9 @@ def buckets(logprobs: Tensor, ids: list[int], add_tail: bool) -> Tensor:
     others = sorted(set(range(len(logprobs))) - set(ids))
     if not add_tail:
         return logprobs[ids].log_softmax(0)
-    return torch.cat([logprobs[ids], logprobs[others].logsumexp(0, keepdim=True)]) if others else logprobs[ids]
+    return (
+        torch.cat([logprobs[ids], logprobs[others].logsumexp(0, keepdim=True)]) if others else logprobs[ids]
+    )
 
 
 def clipped(log_q: Tensor, log_p: Tensor, low: float | None, high: float | None) -> Tensor:
@@ -175,7 +177,9 @@ def _outcome(problem: Problem, token: Callable[..., Values], name: str) -> Outco
     student = problem.student
     leaves = [x if x is None else x.requires_grad_() for x in (student.hidden, student.weight, student.bias)]
     ours = logits([student], problem.temperature).log_softmax(-1)
-    theirs = logits(problem.teacher, problem.temperature).log_softmax(-1).detach() if problem.teacher else None
+    theirs = (
+        logits(problem.teacher, problem.temperature).log_softmax(-1).detach() if problem.teacher else None
+    )
     rows: list[Values] = []
     for index, (target, weight) in enumerate(zip(problem.targets.tolist(), problem.weights, strict=True)):
         log_p = ours[index]

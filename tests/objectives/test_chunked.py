@@ -52,9 +52,7 @@ def test_any_loss_of_the_logits(biased: bool, scale: float, tile_rows: int | Non
     leaves = (hidden, weight, bias) if biased else (hidden, weight)
     torch.testing.assert_close(total, expected)
     torch.testing.assert_close(stats["first"], logits[:, 0].detach())
-    torch.testing.assert_close(
-        torch.autograd.grad(total, leaves), torch.autograd.grad(expected, leaves)
-    )
+    torch.testing.assert_close(torch.autograd.grad(total, leaves), torch.autograd.grad(expected, leaves))
     assert not any(value.requires_grad for value in stats.values())
 
 

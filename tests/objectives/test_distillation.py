@@ -65,9 +65,7 @@ def test_distillation_equals_the_reference(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("limits", LIMITS)
-def test_token_level_equals_the_reference(
-    limits: tuple[float | None, float | None], precision: str
-) -> None:
+def test_token_level_equals_the_reference(limits: tuple[float | None, float | None], precision: str) -> None:
     dtype, tolerance = PRECISIONS[precision]
     for case in scenes(dtype):
         check(token_distilled(case, *limits, tile_rows=2), token_reference(case, *limits), case, tolerance)
@@ -91,6 +89,18 @@ def test_master_weights_are_rounded_for_the_products_alone(spec: dict[str, Any])
         ours = distilled(case, spec, compute_dtype=torch.bfloat16)
         check(ours, expected, case, FLOAT32)
         assert all(gradient is None or gradient.dtype == torch.float32 for gradient in ours.gradients)
+
+
+@pytest.mark.parametrize("add_tail", [True, False])
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_union_may_be_the_whole_vocabulary(alpha: float, add_tail: bool) -> None:
+    """Both sides' best make up all ids: the tail is empty, and so nothing."""
+    spec = {"alpha": alpha, "topk": 5, "selector": "union", "add_tail": add_tail, "min_ratio": 0.2}
+    head = torch.eye(6)
+    student = torch.tensor([[0.0, 0.7, 1.1, 1.9, 2.3, 3.1]])
+    sides = (reference.Side(student, head), reference.Side(student.flip(1) * 1.3, head))
+    case = Problem(sides[0], sides[1:], torch.tensor([2]), torch.ones(1))
+    check(distilled(case, spec), reference.distillation(reference.exact(case), **spec), case, FLOAT32)
 
 
 @settings(max_examples=120, deadline=None)
@@ -289,9 +299,7 @@ def test_tokens_are_picked_with_all_that_belongs_to_them() -> None:
 
 
 def everything(tokens: int, dtype: torch.dtype = torch.float64) -> Problem:
-    return problem(
-        5, tokens, dtype=dtype, bias=True, mixed=True, rollout=True, temperature=0.7, top_p=0.9
-    )
+    return problem(5, tokens, dtype=dtype, bias=True, mixed=True, rollout=True, temperature=0.7, top_p=0.9)
 
 
 def leaves(case: Problem) -> tuple[Tensor, Tensor, Tensor]:
