@@ -14,7 +14,6 @@ from resd.objectives.weighting import (
     Aggregation,
     entropy_weights,
     importance_ratio,
-    nucleus_log_mass,
     sequence_importance_ratio,
     success_rate_weights,
     token_weights,
@@ -187,9 +186,3 @@ def test_entropy_weights_equal_the_loop(entropies: list[float], beta: float) -> 
 def test_unknown_aggregation() -> None:
     with pytest.raises(ResdError, match="no aggregation"):
         token_weights("mean", torch.ones(1), torch.ones(1), torch.ones(1))  # type: ignore[arg-type]
-
-
-def test_nucleus_mass_keeps_the_crossing_token() -> None:
-    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.97, 0.01, 0.01, 0.01]]).log()
-    assert nucleus_log_mass(logits, 0.9).exp().tolist() == pytest.approx([0.95, 0.97], abs=1e-6)
-    assert nucleus_log_mass(logits, 0.6).exp().tolist() == pytest.approx([0.8, 0.97], abs=1e-6)
