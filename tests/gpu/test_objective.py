@@ -15,17 +15,20 @@ from objectives.cases import (
     FLOAT32,
     LIMITS,
     Tolerance,
+    agree,
     check,
     distilled,
+    extreme,
     moved,
     policy,
+    policy_inputs,
+    policy_reference,
     problem,
     scenes,
     supports,
     token_distilled,
+    token_reference,
 )
-from objectives.test_distillation import extreme, policy_inputs, policy_reference, token_reference
-from objectives.test_kernels import agree
 from resd.objectives import kernels
 from resd.objectives.rows import nucleus_log_mass, row_sums, top_ids
 
@@ -164,7 +167,7 @@ def test_row_operations(columns: int) -> None:
     logits[3] *= 0.03
     exact = logits.double().log_softmax(-1)
     sums = row_sums(logits.cuda())
-    error = {"rtol": 3e-6, "atol": 3e-6}
+    error: dict[str, Any] = {"rtol": 3e-6, "atol": 3e-6}
     torch.testing.assert_close(sums.logprob(logits.cuda()).cpu().double(), exact, **error)
     entropies = torch.stack([reference.entropy(row) for row in exact])
     torch.testing.assert_close(sums.entropy().cpu().double(), entropies, **error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from objectives import reference
 from objectives.reference import Outcome, Problem, Side, logits
 from resd.objectives.chunked import Projection, Stats
 from resd.objectives.distillation import SampledTokens, distillation_loss, sampled_loss
@@ -96,13 +98,28 @@ def problem(
     return replace(made, rollout=(logprobs + normal(tokens)).to(precise), cap=1.5)
 
 
-def scenes(dtype: torch.dtype, seed: int = 0, **sizes: int) -> Iterator[Problem]:
+def scenes(dtype: torch.dtype, seed: int = 0, **sizes: Any) -> Iterator[Problem]:
     """Strangers, near twins, and everything at once."""
+    sampling: dict[str, Any] = {"rollout": True, "temperature": 0.7, "top_p": 0.9}
     yield problem(seed, **sizes, dtype=dtype)
     yield problem(seed + 1, **sizes, dtype=dtype, noise=1e-2)
-    yield problem(
-        seed + 2, **sizes, dtype=dtype, bias=True, mixed=True, masked=(1, 3), rollout=True, temperature=0.7, top_p=0.9
-    )  # fmt: skip
+    yield problem(seed + 2, **sizes, dtype=dtype, bias=True, mixed=True, masked=(1, 3), **sampling)
+
+
+def extreme(kind: str, dtype: torch.dtype) -> Problem:
+    """Hidden states that are logits: the head is the identity."""
+    size = {"one word": 1, "two words": 2}.get(kind, 12)
+    student = torch.randn(6, size, generator=torch.Generator().manual_seed(2))
+    teacher = {
+        "identical": student,
+        "certain": 60.0 * torch.nn.functional.one_hot(torch.arange(6) % size, size),
+        "opposed": -60 * student.sign(),
+    }.get(kind, student.flip(0))
+    if kind == "opposed":
+        student = 60 * student.sign()
+    head = torch.eye(size).to(dtype)
+    sides = [Side(hidden.to(dtype), head) for hidden in (student, teacher)]
+    return Problem(sides[0], (sides[1],), torch.arange(6) % size, torch.ones(6), torch.zeros(6), 2.0)
 
 
 def moved(given: Problem, device: str) -> Problem:
@@ -145,9 +162,9 @@ def distilled(given: Problem, spec: dict[str, Any], **options: Any) -> Outcome:
 def token_distilled(given: Problem, low: float | None, high: float | None, **options: Any) -> Outcome:
     """The score-function estimate from sampled tokens."""
 
-    def loss(logprob: Tensor, teacher: Tensor | None, index: Tensor | slice) -> Tensor:
-        assert teacher is not None
-        return sampled_token_loss(logprob, teacher, min_ratio=low, max_ratio=high)
+    def loss(logprob: Tensor, teacher_logprob: Tensor | None, index: Tensor | slice) -> Tensor:
+        assert teacher_logprob is not None
+        return sampled_token_loss(logprob, teacher_logprob, min_ratio=low, max_ratio=high)
 
     teacher = [projection(side) for side in given.teacher]
     return _run(
@@ -158,11 +175,42 @@ def token_distilled(given: Problem, low: float | None, high: float | None, **opt
 def policy(given: Problem, old: Tensor, advantages: Tensor, **options: Any) -> Outcome:
     """The clipped policy gradient, without a teacher."""
 
-    def loss(logprob: Tensor, teacher: Tensor | None, index: Tensor | slice) -> Tensor:
-        assert teacher is None
+    def loss(logprob: Tensor, teacher_logprob: Tensor | None, index: Tensor | slice) -> Tensor:
+        assert teacher_logprob is None
         return clipped_token_loss(logprob, old[index], advantages[index], **POLICY)
 
     return _run(given, lambda student: sampled_loss(student, tokens_of(given), loss, **options))
+
+
+def token_reference(case: Problem, low: float | None, high: float | None) -> Outcome:
+    def loss(logprob: Tensor, teacher: Tensor | None, index: int) -> Tensor:
+        assert teacher is not None
+        constant = logprob.detach()
+        return (constant - reference.clipped(teacher, constant, low, high)) * logprob
+
+    return reference.sampled(reference.exact(case), loss)
+
+
+def policy_inputs(case: Problem) -> tuple[Tensor, Tensor]:
+    """Log-probs before the update, some far off, and advantages of both signs."""
+    logprobs = logits([reference.exact(case).student], case.temperature).log_softmax(-1)
+    chosen = logprobs.gather(-1, case.targets[:, None])[:, 0]
+    shifts, signs = zip(*itertools.islice(itertools.cycle(
+        itertools.product([-0.5, 0.03, 0.6, -2.0], [1.0, -0.7])), len(chosen)
+    ), strict=True)  # fmt: skip
+    precise = case.weights.dtype
+    return (chosen + torch.tensor(shifts)).to(precise), torch.tensor(signs, dtype=precise)
+
+
+def policy_reference(case: Problem, old: Tensor, advantages: Tensor) -> Outcome:
+    low, high, cap = 1 - POLICY["clip_low"], 1 + POLICY["clip_high"], POLICY["dual_clip"]
+
+    def loss(logprob: Tensor, teacher: Tensor | None, index: int) -> Tensor:
+        advantage, ratio = advantages[index].double(), (logprob - old[index].double()).exp()
+        value = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(low, high))
+        return value if advantage >= 0 else torch.minimum(value, -cap * advantage)
+
+    return reference.sampled(replace(reference.exact(case), teacher=()), loss)
 
 
 def check(ours: Outcome, expected: Outcome, given: Problem, tolerance: Tolerance) -> None:
@@ -184,6 +232,17 @@ def check(ours: Outcome, expected: Outcome, given: Problem, tolerance: Tolerance
         error = (mine.cpu().double() - theirs).norm()
         allowed = tolerance.gradient * theirs.norm() + tolerance.absolute * scale
         assert error <= allowed, f"{name}: off by {error / theirs.norm():.1e} of {theirs.norm():.1e}"
+
+
+def agree(ours: Outcome, theirs: Outcome, case: Problem, tolerance: Tolerance) -> None:
+    """Two outcomes of the package."""
+
+    def double(x: Tensor | None) -> Any:
+        return None if x is None else x.cpu().double()
+
+    stats = {name: double(value) for name, value in theirs.stats.items()}
+    gradients = tuple(double(gradient) for gradient in theirs.gradients)
+    check(ours, Outcome(double(theirs.loss), stats, gradients), case, tolerance)
 
 
 def _run(given: Problem, loss: Callable[[Projection], tuple[Tensor, Stats]]) -> Outcome:

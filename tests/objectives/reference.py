@@ -63,13 +63,13 @@ def distillation(
     """The divergence of each token, weighted and summed."""
 
     def token(log_p: Tensor, log_q: Tensor, target: int, index: int) -> Values:
-        ids = support(log_p.detach(), log_q, topk, selector)
-        p_log, q_log = (buckets(side, ids, add_tail) for side in (log_p, log_q))
+        chosen = support(log_p.detach(), log_q, topk, selector)
+        p_log, q_log = (buckets(side, chosen, add_tail) for side in (log_p, log_q))
         bounded = clipped(q_log, p_log.detach(), min_ratio, max_ratio)
         return {
             "divergence": divergence(p_log, bounded, alpha),
             "clipped": p_log.exp()[(bounded - q_log).abs() > 1e-12].sum(),
-            "outside": 1 - log_p.exp()[ids].sum(),
+            "outside": log_p.exp()[~chosen].sum(),
             "teacher_logprob": log_q[target],
             "teacher_entropy": entropy(log_q),
         }
@@ -90,22 +90,23 @@ def sampled(problem: Problem, loss: Callable[[Tensor, Tensor | None, int], Tenso
     return _outcome(problem, token, "token_loss")
 
 
-def support(log_p: Tensor, log_q: Tensor, topk: int | None, selector: str) -> list[int]:
-    """The ids compared one by one."""
+def support(log_p: Tensor, log_q: Tensor, topk: int | None, selector: str) -> Tensor:
+    """Which ids are compared one by one, `[V]`."""
+    chosen = torch.zeros(len(log_p), dtype=torch.bool)
     if topk is None or topk >= len(log_p):
-        return list(range(len(log_p)))
-    best = [set(side.topk(topk).indices.tolist()) for side in (log_p, log_q)]
-    return sorted({"student": best[0], "teacher": best[1], "union": best[0] | best[1]}[selector])
+        return ~chosen
+    for side, logprobs in (("student", log_p), ("teacher", log_q)):
+        if selector in (side, "union"):
+            chosen[logprobs.topk(topk).indices] = True
+    return chosen
 
 
-def buckets(logprobs: Tensor, ids: list[int], add_tail: bool) -> Tensor:
-    """Log-probs that sum to 1: of the ids and of the rest, or of the ids among themselves."""
-    others = sorted(set(range(len(logprobs))) - set(ids))
+def buckets(logprobs: Tensor, chosen: Tensor, add_tail: bool) -> Tensor:
+    """Log-probs that sum to 1: of the chosen ids and of the rest, or of the chosen among themselves."""
+    inside, others = logprobs[chosen], logprobs[~chosen]
     if not add_tail:
-        return logprobs[ids].log_softmax(0)
-    return (
-        torch.cat([logprobs[ids], logprobs[others].logsumexp(0, keepdim=True)]) if others else logprobs[ids]
-    )
+        return inside.log_softmax(0)
+    return torch.cat([inside, others.logsumexp(0, keepdim=True)]) if len(others) else inside
 
 
 def clipped(log_q: Tensor, log_p: Tensor, low: float | None, high: float | None) -> Tensor:
@@ -148,11 +149,9 @@ def importance(logprob: Tensor, problem: Problem, index: int) -> Tensor:
 
 
 def logits(sides: Sequence[Side], temperature: float) -> Tensor:
-    total = 0.0
-    for side in sides:
-        product = side.hidden @ side.weight.T
-        total = total + side.scale * (product if side.bias is None else product + side.bias)
-    return total / temperature  # type: ignore[return-value]
+    products = [side.scale * (side.hidden @ side.weight.T) for side in sides]
+    offsets = [side.scale * side.bias for side in sides if side.bias is not None]
+    return torch.stack(products).sum(0) / temperature + sum(offsets) / temperature
 
 
 def exact(problem: Problem, dtype: torch.dtype | None = None) -> Problem:

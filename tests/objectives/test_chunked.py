@@ -70,11 +70,11 @@ def test_rows_say_which_tokens_a_tile_has() -> None:
 
 
 def test_the_factor_from_above_scales() -> None:
-    hidden, weight, bias = operands()
+    leaves = hidden, weight, bias = operands()
+    student = Projection(hidden, weight, bias)
     once, thrice = (
-        torch.autograd.grad(factor * fused_loss(Projection(hidden, weight, bias), squares)[0], (hidden, weight, bias))
-        for factor in (1, 3)
-    )  # fmt: skip
+        torch.autograd.grad(factor * fused_loss(student, squares)[0], leaves) for factor in (1, 3)
+    )
     torch.testing.assert_close(tuple(3 * gradient for gradient in once), thrice)
 
 
@@ -97,7 +97,8 @@ def test_there_is_no_second_derivative() -> None:
 @pytest.mark.parametrize("trained", [(0,), (1,), (2,), (0, 2), (0, 1)])
 def test_what_is_frozen_gets_no_gradient(trained: tuple[int, ...]) -> None:
     leaves = [x.detach().requires_grad_(index in trained) for index, x in enumerate(operands())]
-    fused_loss(Projection(*leaves), squares)[0].backward()  # type: ignore[no-untyped-call]
+    student = Projection(leaves[0], leaves[1], leaves[2])
+    fused_loss(student, squares)[0].backward()  # type: ignore[no-untyped-call]
     everything = operands()
     (expected, _) = fused_loss(Projection(*everything), squares)
     gradients = torch.autograd.grad(expected, everything)
@@ -121,7 +122,7 @@ def test_without_gradients_none_are_made(frozen: bool) -> None:
 
     leaves = [x.detach() if frozen else x for x in (hidden, weight, bias)]
     with torch.set_grad_enabled(frozen), Allocations() as made:
-        total, others = fused_loss(Projection(*leaves), loss, tile_rows=2)
+        total, others = fused_loss(Projection(leaves[0], leaves[1], leaves[2]), loss, tile_rows=2)
     assert asked == [None] * 4
     assert not total.requires_grad
     assert max(made.sizes) <= 2 * 9  # a tile of logits; the head has 36 entries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -19,16 +18,19 @@ from objectives.cases import (
     FLOAT32,
     FLOAT64,
     LIMITS,
-    POLICY,
     Tolerance,
     check,
     distilled,
+    extreme,
     policy,
+    policy_inputs,
+    policy_reference,
     problem,
     projection,
     scenes,
     supports,
     token_distilled,
+    token_reference,
     tokens_of,
 )
 from objectives.reference import Outcome, Problem
@@ -95,7 +97,13 @@ def test_master_weights_are_rounded_for_the_products_alone(spec: dict[str, Any])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_a_union_may_be_the_whole_vocabulary(alpha: float, add_tail: bool) -> None:
     """Both sides' best make up all ids: the tail is empty, and so nothing."""
-    spec = {"alpha": alpha, "topk": 5, "selector": "union", "add_tail": add_tail, "min_ratio": 0.2}
+    spec: dict[str, Any] = {
+        "alpha": alpha,
+        "topk": 5,
+        "selector": "union",
+        "add_tail": add_tail,
+        "min_ratio": 0.2,
+    }
     head = torch.eye(6)
     student = torch.tensor([[0.0, 0.7, 1.1, 1.9, 2.3, 3.1]])
     sides = (reference.Side(student, head), reference.Side(student.flip(1) * 1.3, head))
@@ -137,7 +145,7 @@ def test_any_distillation_equals_the_reference(
     high: float | None,
     **options: Any,
 ) -> None:
-    spec = {"alpha": alpha, "topk": topk, "add_tail": add_tail, "selector": selector}
+    spec: dict[str, Any] = {"alpha": alpha, "topk": topk, "add_tail": add_tail, "selector": selector}
     spec |= {"min_ratio": low, "max_ratio": high}
     # One token always counts: what a batch without any does has a test of its own.
     zeros = tuple(index for index in masked if 0 < index < tokens)
@@ -277,8 +285,8 @@ def test_the_teacher_gets_no_gradient() -> None:
     loss, _ = distillation_loss(student, sides, tokens_of(case), Divergence(0.5))
     loss.backward()  # type: ignore[no-untyped-call]
     assert hidden.grad is None
-    frozen = replace(case, teacher=tuple(reference.Side(s.hidden.detach(), s.weight.detach(), s.bias, s.scale)
-                                         for s in sides), student=replace(case.student, bias=None))  # fmt: skip
+    fixed = tuple(reference.Side(x.hidden.detach(), x.weight.detach(), x.bias, x.scale) for x in sides)
+    frozen = replace(case, teacher=fixed, student=replace(case.student, bias=None))
     expected = reference.distillation(reference.exact(frozen), alpha=0.5).gradients[1]
     assert head.grad is not None
     assert expected is not None
@@ -330,53 +338,6 @@ def spoil(case: Problem, index: list[int]) -> Problem:
     case.rollout[index] = torch.nan
     case.weights[index] = 0
     return case
-
-
-def extreme(kind: str, dtype: torch.dtype) -> Problem:
-    """Hidden states that are logits: the head is the identity."""
-    size = {"one word": 1, "two words": 2}.get(kind, 12)
-    student = torch.randn(6, size, generator=torch.Generator().manual_seed(2))
-    teacher = {
-        "identical": student,
-        "certain": 60.0 * torch.nn.functional.one_hot(torch.arange(6) % size, size),
-        "opposed": -60 * student.sign(),
-    }.get(kind, student.flip(0))
-    if kind == "opposed":
-        student = 60 * student.sign()
-    head = torch.eye(size).to(dtype)
-    sides = [reference.Side(hidden.to(dtype), head) for hidden in (student, teacher)]
-    return Problem(sides[0], (sides[1],), torch.arange(6) % size, torch.ones(6), torch.zeros(6), 2.0)
-
-
-def token_reference(case: Problem, low: float | None, high: float | None) -> Outcome:
-    def loss(logprob: Tensor, teacher: Tensor | None, index: int) -> Tensor:
-        assert teacher is not None
-        constant = logprob.detach()
-        return (constant - reference.clipped(teacher, constant, low, high)) * logprob
-
-    return reference.sampled(reference.exact(case), loss)
-
-
-def policy_inputs(case: Problem) -> tuple[Tensor, Tensor]:
-    """Log-probs before the update, some far off, and advantages of both signs."""
-    logprobs = reference.logits([reference.exact(case).student], case.temperature).log_softmax(-1)
-    chosen = logprobs.gather(-1, case.targets[:, None])[:, 0]
-    shifts, signs = zip(*itertools.islice(itertools.cycle(
-        itertools.product([-0.5, 0.03, 0.6, -2.0], [1.0, -0.7])), len(chosen)
-    ), strict=True)  # fmt: skip
-    precise = case.weights.dtype
-    return (chosen + torch.tensor(shifts)).to(precise), torch.tensor(signs, dtype=precise)
-
-
-def policy_reference(case: Problem, old: Tensor, advantages: Tensor) -> Outcome:
-    low, high, cap = 1 - POLICY["clip_low"], 1 + POLICY["clip_high"], POLICY["dual_clip"]
-
-    def loss(logprob: Tensor, teacher: Tensor | None, index: int) -> Tensor:
-        advantage, ratio = advantages[index].double(), (logprob - old[index].double()).exp()
-        value = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(low, high))
-        return value if advantage >= 0 else torch.minimum(value, -cap * advantage)
-
-    return reference.sampled(replace(reference.exact(case), teacher=()), loss)
 
 
 def same(ours: Outcome, expected: Outcome, tolerance: Tolerance = FLOAT64) -> None:

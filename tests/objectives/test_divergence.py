@@ -145,16 +145,18 @@ def test_v3_ratios_before_the_clip(golden: Golden) -> None:
     """Of the student's two likeliest ids and the tail; which are below 0.2 says how much is clipped."""
     student, teacher = logits(golden)
     expected = torch.tensor(golden["V3_tau_top2_then_tail"], dtype=torch.float64)
+    likeliest = torch.tensor([[True, True, False, False], [True, False, False, True]])
     p, q = (
-        torch.stack([reference.buckets(row, ids, True) for row, ids in zip(side.log_softmax(-1), [[0, 1], [3, 0]])])
-        for side in (student.detach(), teacher)
-    )  # fmt: skip
+        torch.stack([reference.buckets(row, ids, True) for row, ids in zip(side, likeliest, strict=True)])
+        for side in (student.detach().log_softmax(-1), teacher.log_softmax(-1))
+    )
+    expected[1] = expected[1, [1, 0, 2]]  # by id, where the golden numbers go by the student's probability
     bounded = clip_ratio(q, p, 0.2, 2.0)
     torch.testing.assert_close((bounded - p).exp(), expected.clamp(0.2, 2.0), rtol=0, atol=1e-8)
     tokens = SampledTokens(torch.zeros(2, dtype=torch.int64), torch.ones(2).double())
     spec = Divergence(1.0, topk=2, min_ratio=0.2)
     _, stats = distillation_loss(as_head(student), [as_head(teacher)], tokens, spec)
-    assert stats["clipped"].tolist() == pytest.approx([0, p[1, 0].exp().item()], abs=1e-8)
+    assert stats["clipped"].tolist() == pytest.approx([0, p[1, 1].exp().item()], abs=1e-8)
     assert stats["outside"].tolist() == pytest.approx(p[:, 2].exp().tolist(), abs=1e-8)
 
 
@@ -377,7 +379,7 @@ def test_a_clipped_ratio_bounds_ids_that_only_the_student_has(
     ],
 )
 def test_bad_input(change: dict[str, Any], message: str) -> None:
-    arguments = {
+    arguments: dict[str, Any] = {
         "student_logits": torch.zeros(2, 5),
         "teacher_logits": torch.zeros(2, 5),
         "alpha": 1.0,

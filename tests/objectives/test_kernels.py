@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from objectives import reference
 from objectives.cases import (
     ALPHAS,
     FLOAT32,
     LIMITS,
-    Tolerance,
+    agree,
     check,
     distilled,
+    extreme,
     problem,
     scenes,
     supports,
     token_distilled,
+    token_reference,
 )
-from objectives.reference import Problem
-from objectives.test_distillation import extreme, token_reference
 from resd.objectives import kernels, rows
 from resd.objectives.rows import nucleus_log_mass, row_sums, top_ids, write_exponentials
 
@@ -42,15 +42,10 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Small blocks, so that a row has several and a part of one; and which operations took the kernels."""
     names: list[str] = []
     for name in ("row_sums", "write_exponentials", "top_ids", "divergence"):
-
-        def spy(*args: Any, _run: Any = getattr(kernels, name), _name: str = name) -> Any:
-            names.append(_name)
-            return _run(*args)
-
-        monkeypatch.setattr(kernels, name, spy)
+        monkeypatch.setattr(kernels, name, _noted(name, getattr(kernels, name), names))
     monkeypatch.setattr(kernels, "usable", lambda logits: logits.dtype == torch.float32)
-    for name in ("BLOCK", "PAIR_BLOCK"):
-        monkeypatch.setattr(kernels, name, 64 if name == "BLOCK" else 16)
+    monkeypatch.setattr(kernels, "BLOCK", 64)
+    monkeypatch.setattr(kernels, "PAIR_BLOCK", 16)
     return names
 
 
@@ -161,12 +156,9 @@ def test_equals_pytorch(monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any]) -
     agree(ours, distilled(case, spec), case, FLOAT32)
 
 
-def agree(ours: reference.Outcome, theirs: reference.Outcome, case: Problem, tolerance: Tolerance) -> None:
-    """Two outcomes of the package."""
+def _noted(name: str, run: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+    def noted(*args: Any) -> Any:
+        names.append(name)
+        return run(*args)
 
-    def double(x: Tensor | None) -> Any:
-        return None if x is None else x.cpu().double()
-
-    stats = {name: double(value) for name, value in theirs.stats.items()}
-    gradients = tuple(double(gradient) for gradient in theirs.gradients)
-    check(ours, reference.Outcome(double(theirs.loss), stats, gradients), case, tolerance)
+    return noted
