@@ -82,7 +82,8 @@ def split(logits: Tensor, ids: Tensor, repeated: Tensor | None = None) -> Split:
     shifted, moved = chosen - maximum.unsqueeze(-1), others.maximum - maximum
     exponentials, scale = shifted.exp(), moved.exp()
     total = exponentials.sum(-1) + scale * others.total
-    weighted = (exponentials * shifted).sum(-1) + scale * (others.weighted + moved * others.total)
+    # Scale and move first: where all ids are chosen, the others are 0 times as low as numbers go.
+    weighted = (exponentials * shifted).sum(-1) + scale * others.weighted + scale * moved * others.total
     log_total = total.log()
     return Split(
         inside=shifted - log_total.unsqueeze(-1),
@@ -118,7 +119,7 @@ def top_ids(logits: Tensor, k: int) -> Tensor:
     if kernels.usable(logits):
         return kernels.top_ids(logits, k)
     whole = columns - columns % BLOCK
-    best = logits[:, :whole].view(len(logits), -1, BLOCK).amax(-1).topk(k, sorted=False).indices
+    best = logits[:, :whole].view(len(logits), columns // BLOCK, BLOCK).amax(-1).topk(k, sorted=False).indices
     within = torch.arange(BLOCK, device=logits.device)
     rest = torch.arange(whole, columns, device=logits.device).expand(len(logits), -1)
     ids = torch.cat([(best.unsqueeze(-1) * BLOCK + within).flatten(1), rest], dim=-1)
@@ -143,8 +144,10 @@ def nucleus_log_mass(logits: Tensor, top_p: float) -> Tensor:
 
 
 def _shifted(logits: Tensor, shift: Tensor, out: Tensor | None = None) -> Tensor:
-    """Ready for exp(), and nowhere so low that it gets slow: numbers near the smallest take a CPU ten times as
-    long. What is cut off is far below rounding beside a row's largest exponential, which is 1."""
+    """Ready for exp(), and nowhere so low that it gets slow: near the smallest numbers it takes tenfold.
+
+    What is cut off is far below rounding beside a row's largest exponential, which is 1.
+    """
     lowest = 4 * math.log(torch.finfo(logits.dtype).eps)
     return torch.sub(logits, shift.unsqueeze(-1), out=out).clamp_(min=lowest)
 
