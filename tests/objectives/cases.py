@@ -264,9 +264,9 @@ def _units(given: Problem, expected: Outcome) -> Tensor:
 
 
 def _sizes(expected: Outcome) -> Tensor:
-    """What multiplies the error of a log-prob, `[T]`: at token level the loss is a product with one."""
+    """At token level the loss is a log-prob times the difference of two, each rounded by its own size, `[T]`."""
     size = expected.stats["logprob"].abs()
-    return 1 + size if "token_loss" in expected.stats else torch.ones_like(size)
+    return (1 + size) * (1 + size / 8) if "token_loss" in expected.stats else torch.ones_like(size)
 
 
 def _gradient_units(given: Problem, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
