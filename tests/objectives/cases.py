@@ -264,7 +264,7 @@ def _units(given: Problem, expected: Outcome) -> Tensor:
 
 
 def _sizes(expected: Outcome) -> Tensor:
-    """At token level the loss is a log-prob times the difference of two, each rounded by its own size, `[T]`."""
+    """At token level a loss is a log-prob times the difference of two, each rounded by its size, `[T]`."""
     size = expected.stats["logprob"].abs()
     return (1 + size) * (1 + size / 8) if "token_loss" in expected.stats else torch.ones_like(size)
 
