@@ -147,6 +147,7 @@ def test_a_masked_batch(topk: int | None, vocabulary: int) -> None:
 @pytest.mark.parametrize("kind", ["random", "negative", "rounded", "equal"])
 def test_the_highest(kind: str, k: int, columns: int) -> None:
     logits = 3 * torch.randn(37, columns, generator=torch.Generator().manual_seed(0))
+    logits[1, : 32 * k : 32] += 30  # each in a block of its own
     changed = {"negative": -logits.abs() - 1, "rounded": logits.round(), "equal": 0 * logits}
     logits = changed.get(kind, logits).cuda()
     ids, expected = top_ids(logits, k), logits.topk(k)

@@ -103,6 +103,7 @@ def test_the_highest(
 ) -> None:
     monkeypatch.setattr(rows, "SEARCH_BY_BLOCKS", 100)
     logits = torch.randn(3, columns, generator=torch.Generator().manual_seed(1))
+    logits[2, : 32 * k : 32] += 9  # each in a block of its own
     if kind == "negative":
         logits = -logits.abs() - 1
     if kind == "lowest":

@@ -134,8 +134,9 @@ SIZES = [
 @pytest.mark.parametrize("k", [1, 100, "blocks", "more"])
 def test_the_highest_are_those_of_a_full_search(columns: int, k: int | str) -> None:
     count = k if isinstance(k, int) else columns // BLOCK + (k == "more")
-    logits = normal(2, columns).float()
+    logits = normal(3, columns).float()
     logits[1, -count:] += 30  # all of them in the last blocks and the rest behind
+    logits[2, : count * BLOCK : BLOCK] += 30  # each in a block of its own
     assert_highest(logits, count)
 
 
