@@ -29,6 +29,9 @@ from support import tiny_model
 DISTILLATION = Objective(distillation=DistillationConfig(topk=10))
 POLICY = Objective(policy=PolicyConfig())
 JSD = Objective(distillation=DistillationConfig(alpha=0.5, topk=None))
+SRPO = Objective(DistillationConfig(topk=10), PolicyConfig(is_level="sequence"), srpo=SRPOConfig())
+RLSD = Objective(policy=PolicyConfig(is_level="sequence"), rlsd=RLSDConfig())
+NAMES = ["distillation", "policy", "jsd", "srpo", "rlsd"]
 
 
 def config(micro_batch_tokens: int = 200, temperature: float = 1.0, **changes: Any) -> RunConfig:
@@ -238,7 +241,7 @@ def test_rlsd_equals_one_sequence_at_a_time(updates: int) -> None:
     assert metrics["self_distillation/logits_differ_fraction"] > 0
 
 
-@pytest.mark.parametrize("objective", [DISTILLATION, POLICY, JSD])
+@pytest.mark.parametrize("objective", [DISTILLATION, POLICY, JSD, SRPO, RLSD], ids=NAMES)
 @pytest.mark.parametrize(
     "mode",
     [

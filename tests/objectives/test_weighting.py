@@ -180,7 +180,13 @@ def test_entropy_weights_equal_the_loop(entropies: list[float], beta: float) -> 
     entropy = torch.tensor(entropies, dtype=torch.float64, requires_grad=True)
     ours = entropy_weights(entropy, beta=beta)
     assert not ours.requires_grad
-    assert ours.tolist() == pytest.approx([math.e ** -(beta * h) for h in entropies])
+    alone = [math.e ** -(beta * h) for h in entropies]
+    assert ours.tolist() == pytest.approx([weight * len(alone) / sum(alone) for weight in alone])
+
+
+def test_entropy_weights_that_are_all_tiny_have_mean_1() -> None:
+    ours = entropy_weights(torch.tensor([5.0, 5.01, 9.0]), beta=300.0)
+    assert ours.tolist() == pytest.approx([3 / (1 + math.e**-3), 3 / (1 + math.e**3), 0.0], rel=1e-4)
 
 
 def test_unknown_aggregation() -> None:

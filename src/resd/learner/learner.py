@@ -140,13 +140,11 @@ class Learner:
         """
         with autocast(self.device, self.compute_dtype):
             taught = [replace(work, teacher=self._teach(work)) for work in works]
-        weights = [entropy_weights(self._entropy(work), beta=config.entropy_beta) for work in taught]
-        mean = torch.cat(weights).mean(dtype=torch.float64)
+        entropies = [self._entropy(work) for work in taught]
+        weights = entropy_weights(torch.cat(entropies), beta=config.entropy_beta)
         return [
-            replace(
-                work, tokens=replace(work.tokens, weights=(work.tokens.weights * own / mean).to(own.dtype))
-            )
-            for work, own in zip(taught, weights, strict=True)
+            replace(work, tokens=replace(work.tokens, weights=work.tokens.weights * own))
+            for work, own in zip(taught, torch.split(weights, list(map(len, entropies))), strict=True)
         ]
 
     def _entropy(self, work: Work) -> Tensor:

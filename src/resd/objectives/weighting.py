@@ -118,12 +118,14 @@ def sequence_importance_ratio(
 
 
 def entropy_weights(entropy: Tensor, *, beta: float) -> Tensor:
-    """`exp(-beta * entropy)`, elementwise and detached: less weight where the teacher is unsure.
+    """`exp(-beta * entropy)` over its mean, `[tokens]` and detached: less where the teacher is unsure.
 
-    `entropy` is the teacher's, in nats. SRPO (arXiv 2604.02288) wants weights of mean 1: the caller divides
-    by the mean over all distilled tokens of the global batch, which no micro-batch knows by itself.
+    `entropy` `[tokens]` is the teacher's, in nats, at all distilled tokens of the global batch: the mean is
+    theirs, and no micro-batch knows it by itself (SRPO, arXiv 2604.02288).
     """
-    return (-beta * entropy.detach()).exp()
+    # A softmax, since a large beta would make every exponential 0, and their mean as well.
+    shares = (-beta * entropy.detach().double()).softmax(0)
+    return (shares * len(entropy)).to(entropy.dtype)
 
 
 def _constant(max_length: int | None) -> int:
