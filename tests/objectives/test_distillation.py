@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -36,8 +37,9 @@ from objectives.cases import (
 from objectives.reference import Outcome, Problem
 from resd.objectives import chunked
 from resd.objectives.chunked import Projection
-from resd.objectives.distillation import SampledTokens, distillation_loss, token_statistics
+from resd.objectives.distillation import SampledTokens, distillation_loss, sampled_loss, token_statistics
 from resd.objectives.divergence import Divergence
+from resd.records import ResdError
 
 PRECISIONS = {
     "float64": (torch.float64, FLOAT64),
@@ -291,6 +293,39 @@ def test_the_teacher_gets_no_gradient() -> None:
     assert head.grad is not None
     assert expected is not None
     torch.testing.assert_close(head.grad.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "vocabulary"), [(4, 11), (2, 11), (3, 12), (3, 10)], ids=["longer", "shorter", "more", "fewer"]
+)
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("level", ["distribution", "token", "statistics"])
+def test_sides_that_do_not_fit(level: str, mixed: bool, tokens: int, vocabulary: int) -> None:
+    """Without the check a longer teacher would be read from its start, and a larger one at the wrong ids."""
+    student = Projection(torch.randn(3, 4), torch.randn(11, 4))
+    other = Projection(torch.randn(tokens, 4), torch.randn(vocabulary, 4))
+    teacher = [replace(student, scale=0.5), other] if mixed else [other]
+    sampled = SampledTokens(torch.zeros(3, dtype=torch.int64), torch.ones(3))
+    calls: dict[str, Callable[[], Any]] = {
+        "distribution": lambda: distillation_loss(student, teacher, sampled, Divergence(1.0, topk=2)),
+        "token": lambda: sampled_loss(student, sampled, lambda logprob, *_: logprob, teacher=teacher),
+        "statistics": lambda: token_statistics([student, *teacher], sampled),
+    }
+    with pytest.raises(ResdError, match="score the same tokens"):
+        calls[level]()
+
+
+@pytest.mark.parametrize(
+    ("weights", "rollout"), [((1,), (3,)), ((4,), (3,)), ((3, 1), (3,)), ((3,), (1,)), ((3,), (4,))]
+)
+def test_tokens_need_one_value_each(weights: tuple[int, ...], rollout: tuple[int, ...]) -> None:
+    with pytest.raises(ResdError, match="one value for each token"):
+        SampledTokens(torch.arange(3), torch.ones(weights), torch.zeros(rollout), is_cap=2.0)
+
+
+def test_a_cap_needs_something_to_cap() -> None:
+    with pytest.raises(ResdError, match="without rollout_logprobs"):
+        SampledTokens(torch.arange(3), torch.ones(3), is_cap=2.0)
 
 
 def test_tokens_are_picked_with_all_that_belongs_to_them() -> None:

@@ -13,6 +13,7 @@ from resd.objectives.chunked import LogitTiles, Projection, Stats, TileLoss, fus
 from resd.objectives.divergence import Divergence, row_divergence
 from resd.objectives.rows import nucleus_log_mass, row_sums, split, write_split_gradient
 from resd.objectives.weighting import importance_ratio
+from resd.records import ResdError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class SampledTokens:
 
     The weights hold the normalisers of the whole global batch, and tokens of weight 0 are not computed. On
     top comes `min(p / p_rollout, is_cap)`, detached, with p on the nucleus `top_p` that was sampled from;
-    None for no such factor.
+    None for no such factor. Raises ResdError for lengths that differ, and for a cap of nothing.
     """
 
     targets: Tensor  # [T]
@@ -30,6 +31,20 @@ class SampledTokens:
     is_cap: float | None = None
     temperature: float = 1.0  # of the student's and the teacher's logits
     top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        rollout = self.rollout_logprobs
+        given = self.targets, self.weights, *(() if rollout is None else (rollout,))
+        if self.targets.ndim != 1 or any(values.shape != self.targets.shape for values in given):
+            shapes = ", ".join(str(list(values.shape)) for values in given)
+            raise ResdError(
+                f"sampled tokens: the shapes of targets, weights and rollout_logprobs are {shapes}; give one "
+                "value for each token"
+            )
+        if self.is_cap is not None and rollout is None:
+            raise ResdError(
+                f"sampled tokens: is_cap {self.is_cap} without rollout_logprobs; give both or neither"
+            )
 
     def __getitem__(self, index: Tensor | slice) -> SampledTokens:
         rollout = None if self.rollout_logprobs is None else self.rollout_logprobs[index]
@@ -58,11 +73,13 @@ def distillation_loss(
     """The weighted sum of the divergences from the teacher, a scalar, and what is worth logging, `[T]` each.
 
     The sum carries gradients to `student`, as in `fused_loss`. The teacher's logits are the sum of its
-    projections: one, or two that a trust region mixes. Logged are `divergence`, `loss` (weighted), `logprob`
+    projections: one, or two that a trust region mixes. Raises ResdError for sides of different tokens or
+    vocabularies. Logged are `divergence`, `loss` (weighted), `logprob`
     and `teacher_logprob` (of the targets), `entropy`, `teacher_entropy`, `ratio` (importance), `log_mass` (of
     the nucleus), `clipped` and `outside` (of the student's mass: whose ratio is clipped, and in the tail).
     All are 0 for tokens of weight 0.
     """
+    _check([student, *teacher], tokens)
     index, kept = _kept(tokens)
     teacher_tiles = _tiles([_rows(side, index) for side in teacher], kept, compute_dtype)
     loss = _Distillation(teacher_tiles, kept, divergence)
@@ -83,6 +100,7 @@ def sampled_loss(
     Logged are `token_loss`, `loss` (weighted), `logprob`, `entropy`, `ratio`, `log_mass`, and with a teacher
     `teacher_logprob` and `teacher_entropy`.
     """
+    _check([student, *teacher], tokens)
     index, kept = _kept(tokens)
     sides = [_rows(side, index) for side in teacher]
     tile_loss = _Sampled(_tiles(sides, kept, compute_dtype) if sides else None, kept, index, loss)
@@ -97,6 +115,7 @@ def token_statistics(
     compute_dtype: torch.dtype | None = None,
 ) -> Stats:
     """`logprob`, `entropy` and `log_mass` of all tokens `[T]`, for weights that depend on other tokens."""
+    _check(projections, tokens)
     tiles = _tiles(projections, tokens, compute_dtype)
     parts = []
     for rows in slices(0, tiles.shape[0], tiles.rows_per_tile):
@@ -200,6 +219,19 @@ def _tiles(
     projections: Sequence[Projection], tokens: SampledTokens, compute_dtype: torch.dtype | None
 ) -> LogitTiles:
     return LogitTiles(projections, temperature=tokens.temperature, compute_dtype=compute_dtype)
+
+
+def _check(sides: Sequence[Projection], tokens: SampledTokens) -> None:
+    """Rows or columns too many would be left out in silence, or read beyond their end by a kernel."""
+    expected = len(tokens.targets), len(sides[0].weight)
+    for side in sides:
+        found = len(side.hidden), len(side.weight)
+        if found != expected:
+            raise ResdError(
+                f"losses from hidden states: one side has {found[0]} tokens and a vocabulary of {found[1]}, "
+                f"but {expected[0]} and {expected[1]} are wanted; score the same tokens with models of the "
+                "same vocabulary"
+            )
 
 
 def _kept(tokens: SampledTokens) -> tuple[Tensor | None, SampledTokens]:
