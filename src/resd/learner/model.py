@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from resd.learner.layout import Layout
 from resd.objectives.chunked import LogitTiles, Projection
@@ -81,10 +84,31 @@ def response_hidden(body: Any, layout: Layout) -> Tensor:
     """The last hidden states, normalised, that predict the response tokens, `[tokens, H]`.
 
     Rows are padded on the right: no real token of a causal model sees the padding, and attention without a
-    mask takes the faster path.
+    mask takes the faster path. Packed sequences need `attention.packing` around it.
     """
-    out = body(input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False)
+    packed = {} if layout.sequences is None else {"sequences": layout.sequences}
+    out = body(input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False, **packed)
     return cast(Tensor, out.last_hidden_state).flatten(0, 1).index_select(0, layout.positions)
+
+
+@contextmanager
+def recomputing(body: Any) -> Iterator[None]:
+    """Keep only the layers' inputs, and compute each layer again in the backward pass, which must be inside.
+
+    `transformers` has this in training mode alone; here the layers are told that they train, and nothing in
+    them, so that no dropout comes with it.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [layer for layer in body.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.gradient_checkpointing = layer.training = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = layer.training = False
 
 
 def projection(head: Any, hidden: Tensor) -> Projection:
@@ -120,7 +144,7 @@ def _not_loadable(what: str, name: str, error: Exception) -> ResdError:
 
 @torch.no_grad()
 def _check_head(model: Any, name: str) -> None:
-    """Some models scale or cap their logits after the head; `head_logits` would train them wrongly."""
+    """Some models scale or cap their logits after the head; a `Projection` would train them wrongly."""
     ids = torch.tensor([[1, 2]], device=model.device)
     expected = model(input_ids=ids, use_cache=False).logits[0]
     hidden = body(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
