@@ -89,7 +89,8 @@ def run_toy(folder: Path, algorithm: str) -> set[str]:
 
 
 def test_every_metric_is_explained_and_every_explained_one_exists(tmp_path: Path) -> None:
-    emitted = set().union(*(run_toy(tmp_path, algorithm) for algorithm in ("resd", "sdpo", "srpo", "rlsd", "grpo")))
+    algorithms = "resd", "sdpo", "srpo", "rlsd", "grpo"
+    emitted = set().union(*(run_toy(tmp_path, algorithm) for algorithm in algorithms))
     documented = [row[0] for row in first_cells("docs/metrics.md")]
     assert len(documented) == len(set(documented))
     assert set(documented) == emitted
