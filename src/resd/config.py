@@ -170,7 +170,12 @@ class OptimizerConfig(Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     final_ratio: Fraction = 0.0
     grad_clip: float = Field(1.0, gt=0)
-    micro_batch_tokens: int = Field(16384, ge=1)  # padded tokens per forward; does not change the numbers
+    micro_batch_tokens: int = Field(16384, ge=1)  # tokens per forward, padding included; changes no numbers
+    # Examples in one row, without padding. None: on a GPU in bfloat16, where there are kernels for it.
+    packing: bool | None = None
+    # Compute layers again in the backward pass instead of keeping what they made. None: on a GPU, for models
+    # of more than 0.2 billion parameters.
+    activation_checkpointing: bool | None = None
 
 
 class EvaluationConfig(Section):

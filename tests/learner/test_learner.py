@@ -401,3 +401,48 @@ def assert_same(a: Any, b: Any) -> None:
         assert torch.equal(a, b)
     else:
         assert a == b
+
+
+@pytest.mark.parametrize("objective", [DISTILLATION, POLICY])
+@pytest.mark.parametrize("long", [0, 1_000_000])
+def test_packing_and_recomputing_change_no_numbers(
+    objective: Objective, long: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many examples in one row, layers computed twice: gradients and metrics of padded rows."""
+    monkeypatch.setattr("resd.learner.attention.LONG", long)
+    monkeypatch.setattr("resd.learner.attention.varlen_attn", varlen_by_hand)
+    whole, expected = gradients(build(config(), dtype=torch.float64), examples(), objective)
+    for tokens in (1, 60, 10_000):
+        run = config(tokens)
+        optimizer = run.optimizer.model_copy(update={"packing": True, "activation_checkpointing": True})
+        learner = build(run.model_copy(update={"optimizer": optimizer}), dtype=torch.float64)
+        ours, metrics = gradients(learner, examples(), objective)
+        assert (ours - whole).norm() < 1e-6 * whole.norm()
+        assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-7)
+        assert learner.model.config._attn_implementation == "sdpa"
+        assert not any(module.training for module in learner.model.modules())
+
+
+def varlen_by_hand(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ends: torch.Tensor,
+    key_ends: torch.Tensor,
+    longest: int,
+    longest_key: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool = True,
+) -> torch.Tensor:
+    """What the GPU kernel is asked for, by definition: `[tokens, heads, D]`."""
+    assert window_size == (-1, 0)
+    assert longest == longest_key == int(ends.diff().max())
+    sequence = torch.repeat_interleave(torch.arange(len(ends) - 1), ends.diff())
+    tokens = torch.arange(len(query))
+    seen = (sequence[:, None] == sequence[None, :]) & (tokens[:, None] >= tokens[None, :])
+    groups = query.shape[1] // key.shape[1]
+    scores = torch.einsum("qhd,khd->hqk", query, key.repeat_interleave(groups, 1)) * scale
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    return torch.einsum("hqk,khd->qhd", weights, value.repeat_interleave(groups, 1))

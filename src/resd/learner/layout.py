@@ -1,4 +1,4 @@
-"""From examples to padded micro-batches, for the student and, aligned token for token, for the teacher."""
+"""From examples to micro-batches, for the student and, aligned token for token, for the teacher."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resd.learner.attention import Sequences
 from resd.records import ResdError, TrainingExample
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One right-padded forward. `tokens` are all response tokens, example after example.
+    """One forward. `tokens` are all response tokens, example after example.
 
-    Rows are padded on the right and positions count from 0 at the first column: a causal model needs no mask.
+    Either a row for each example, padded on the right, with positions that count from 0 at the first column:
+    a causal model needs no mask. Or all examples packed into one row, whose positions start anew with each of
+    them, and `sequences`, which attention needs to tell them apart.
     """
 
     input_ids: Tensor  # [rows, columns]
@@ -23,6 +26,7 @@ class Layout:
     positions: Tensor  # [tokens]: row * columns + column of the hidden state that predicts each token
     targets: Tensor  # [tokens]: the token
     example: Tensor  # [tokens]: its example's index in the global batch
+    sequences: Sequences | None = None  # None: padded rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +44,19 @@ def build_micro_batches(
     *,
     with_teacher: bool,
     micro_batch_tokens: int,
+    packed: bool = False,
     device: torch.device | str = "cpu",
 ) -> list[MicroBatch]:
     """Micro-batches over `examples[i] for i in indices`, similar lengths together.
 
-    Rows times longest row of neither side exceeds `micro_batch_tokens`, but for a single row that is longer.
-    Raises ResdError for an example that cannot be trained on.
+    Neither side has more than `micro_batch_tokens`, padding included, but for a single example that is
+    longer. Raises ResdError for an example that cannot be trained on.
     """
     for index in indices:
         _check(examples[index], index, with_teacher)
     lengths = {index: _length(examples[index], with_teacher) for index in indices}
-    groups = bucket(lengths, micro_batch_tokens)
-    return [_micro_batch(examples, group, with_teacher, device) for group in groups]
+    groups = pack(lengths, micro_batch_tokens) if packed else bucket(lengths, micro_batch_tokens)
+    return [_micro_batch(examples, group, with_teacher, packed, device) for group in groups]
 
 
 def bucket(lengths: dict[int, int], limit: int) -> list[list[int]]:
@@ -60,11 +65,26 @@ def bucket(lengths: dict[int, int], limit: int) -> list[list[int]]:
     Longest first: what does not fit into memory shows in the first micro-batch, not in the last.
     """
     groups: list[list[int]] = []
-    for index in sorted(lengths, key=lambda i: (-lengths[i], i)):
+    for index in _longest_first(lengths):
         if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= limit:
             groups[-1].append(index)
         else:
             groups.append([index])
+    return groups
+
+
+def pack(lengths: dict[int, int], limit: int) -> list[list[int]]:
+    """Group indices into sums of at most `limit`: each, longest first, to the first group that has room."""
+    groups: list[list[int]] = []
+    room: list[int] = []
+    for index in _longest_first(lengths):
+        place = next((i for i, left in enumerate(room) if lengths[index] <= left), None)
+        if place is None:
+            groups.append([index])
+            room.append(limit - lengths[index])
+        else:
+            groups[place].append(index)
+            room[place] -= lengths[index]
     return groups
 
 
@@ -73,32 +93,54 @@ def build_layout(
     responses: Sequence[Sequence[int]],
     indices: Sequence[int],
     device: torch.device | str = "cpu",
+    *,
+    packed: bool = False,
 ) -> Layout:
     """Lay out `prompts[i] + responses[i]`, which are example `indices[i]`. The last response token predicts
     nothing here and is left out of the forward."""
     rows = [[*prompt, *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
-    columns = max(map(len, rows))
-    starts = [row * columns + len(prompt) - 1 for row, prompt in enumerate(prompts)]
-    counts = [len(response) for response in responses]
+    lengths, counts = [len(row) for row in rows], [len(response) for response in responses]
+    columns = max(lengths)
+    firsts = [sum(lengths[:i]) if packed else i * columns for i in range(len(rows))]
+    starts = [first + len(prompt) - 1 for first, prompt in zip(firsts, prompts, strict=True)]
+    if packed:
+        input_ids = torch.tensor([[token for row in rows for token in row]])
+        position_ids = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
+    else:
+        input_ids = torch.tensor([row + [0] * (columns - len(row)) for row in rows])
+        position_ids = torch.arange(columns).expand(len(rows), columns)
     return Layout(
-        input_ids=torch.tensor([row + [0] * (columns - len(row)) for row in rows]).to(device),
-        position_ids=torch.arange(columns).expand(len(rows), columns).to(device),
+        input_ids=input_ids.to(device),
+        position_ids=position_ids.to(device),
         positions=torch.cat([torch.arange(s, s + n) for s, n in zip(starts, counts, strict=True)]).to(device),
         targets=torch.tensor([token for response in responses for token in response]).to(device),
         example=torch.repeat_interleave(torch.tensor(indices), torch.tensor(counts)).to(device),
+        sequences=Sequences.of(lengths, device) if packed else None,
     )
 
 
+def _longest_first(lengths: dict[int, int]) -> list[int]:
+    return sorted(lengths, key=lambda i: (-lengths[i], i))
+
+
 def _micro_batch(
-    examples: Sequence[TrainingExample], group: list[int], with_teacher: bool, device: torch.device | str
+    examples: Sequence[TrainingExample],
+    group: list[int],
+    with_teacher: bool,
+    packed: bool,
+    device: torch.device | str,
 ) -> MicroBatch:
     members = [examples[index] for index in group]
     responses = [example.response_ids for example in members]
     teacher_prompts = [example.teacher_prompt_ids or () for example in members]
     logprobs = [logprob for example in members for logprob in example.rollout_logprobs]
+
+    def layout(prompts: Sequence[Sequence[int]]) -> Layout:
+        return build_layout(prompts, responses, group, device, packed=packed)
+
     return MicroBatch(
-        student=build_layout([example.prompt_ids for example in members], responses, group, device),
-        teacher=build_layout(teacher_prompts, responses, group, device) if with_teacher else None,
+        student=layout([example.prompt_ids for example in members]),
+        teacher=layout(teacher_prompts) if with_teacher else None,
         rollout_logprobs=torch.tensor(logprobs, dtype=torch.float32).to(device),
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from resd.config import RunConfig, SRPOConfig
+from resd.learner.attention import packable, packing
 from resd.learner.layout import MicroBatch, build_micro_batches
-from resd.learner.model import autocast, resolve_dtype
+from resd.learner.model import autocast, body, recomputing, resolve_dtype
 from resd.learner.optimizer import Optimizer, StepResult
 from resd.learner.scoring import LOGITS_DIFFER, Distillation, PolicyGradient
 from resd.learner.student import Score, Student
@@ -23,6 +25,9 @@ from resd.objectives.weighting import entropy_weights, token_weights
 from resd.records import TrainingExample
 
 Metrics = dict[str, float]
+
+# Parameters from which on what a forward keeps is a matter of gigabytes.
+LARGE = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,9 @@ class Learner:
         self.optimizer = Optimizer(model.parameters(), config.optimizer, total_steps=total_updates)
         self.device: torch.device = next(model.parameters()).device
         self.compute_dtype = resolve_dtype(config.compute_dtype, self.device)
+        self.packed = _default(config.optimizer.packing, packable(self.device, self.compute_dtype))
+        large = self.device.type == "cuda" and model.num_parameters() > LARGE
+        self.checkpointing = _default(config.optimizer.activation_checkpointing, large)
 
     @property
     def version(self) -> int:
@@ -69,18 +77,14 @@ class Learner:
         student nor teacher changes, and `actor/skipped` is 1.
         """
         routes = route(examples, objective)
-        works = [work for one in routes for work in self._works(examples, one, objective)]
         advantages = torch.tensor([example.advantage for example in examples], device=self.device)
         totals = Totals()
-        for work in works:
-            with autocast(self.device, self.compute_dtype):
-                teacher = work.teacher or self._teach(work)
-            score = self._score(replace(work, teacher=teacher), advantages, objective)
-            with autocast(self.device, self.compute_dtype):
-                loss, stats = self.student(work.batch.student, score)
-            loss.backward()
-            totals.add(loss, stats, len(work.tokens.targets))
-        result = self.optimizer.step() if works else StepResult(False, 0.0, self.optimizer.learning_rate())
+        with self._forwards():
+            for work in [work for one in routes for work in self._works(examples, one, objective)]:
+                loss, stats = self._backward(work, advantages, objective)
+                totals.add(loss, stats, len(work.tokens.targets))
+        idle = StepResult(False, 0.0, self.optimizer.learning_rate())
+        result = self.optimizer.step() if routes else idle
         if result.taken:
             self.teacher.update()
         trained = [index for one in routes for index in one.indices]
@@ -95,12 +99,33 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.teacher.load_state_dict(state["teacher"])
 
+    @contextmanager
+    def _forwards(self) -> Iterator[None]:
+        """How the bodies attend, and what they keep for the backward pass."""
+        with ExitStack() as stack:
+            if self.packed:
+                stack.enter_context(packing([self.student.body, body(self.teacher.model)]))
+            if self.checkpointing:
+                stack.enter_context(recomputing(self.student.body))
+            yield
+
+    def _backward(self, work: Work, advantages: Tensor, objective: Objective) -> tuple[Tensor, Stats]:
+        """Add one micro-batch's gradients to those of the parameters; its loss and statistics."""
+        with autocast(self.device, self.compute_dtype):
+            teacher = work.teacher or self._teach(work)
+        score = self._score(replace(work, teacher=teacher), advantages, objective)
+        with autocast(self.device, self.compute_dtype):
+            loss, stats = self.student(work.batch.student, score)
+        loss.backward()
+        return loss.detach(), stats
+
     def _works(self, examples: Sequence[TrainingExample], one: Route, objective: Objective) -> list[Work]:
         batches = build_micro_batches(
             examples,
             one.indices,
             with_teacher=one.with_teacher,
             micro_batch_tokens=self.config.optimizer.micro_batch_tokens,
+            packed=self.packed,
             device=self.device,
         )
         settings = objective.distillation if one.distilled else objective.policy
@@ -220,6 +245,10 @@ def route(examples: Sequence[TrainingExample], objective: Objective) -> list[Rou
         Route(alone, with_teacher=False, distilled=False),
     ]
     return [one for one in routes if one.indices]
+
+
+def _default(chosen: bool | None, otherwise: bool) -> bool:
+    return otherwise if chosen is None else chosen
 
 
 def _step_metrics(result: StepResult, forwarded: int, total: int) -> Metrics:
