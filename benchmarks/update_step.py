@@ -36,13 +36,12 @@ import argparse
 import gc
 import importlib.util
 import json
-import logging
 import os
 import random
 import statistics
-import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -154,9 +153,7 @@ def make_model(shape: Shape, device: str) -> Any:
         model = Qwen3ForCausalLM(config)
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(SPREAD)
-    if shape.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model.train(shape.checkpointing)  # there is no dropout; without training there is no checkpoint
+    return model.eval()
 
 
 def make_examples(shape: Shape, seed: int = 0) -> list[TrainingExample]:
@@ -184,7 +181,6 @@ def synchronize(run: Run) -> None:
 def peak_memory(run: Run) -> Iterator[Callable[[], int]]:
     """The highest number of bytes allocated since here; 0 on a CPU."""
     if run.on_gpu:
-        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     yield lambda: torch.cuda.max_memory_allocated() if run.on_gpu else 0
@@ -206,6 +202,7 @@ def ours(run: Run) -> Measured:
             warmup_updates=0,
             grad_clip=GRAD_CLIP,
             micro_batch_tokens=run.shape.micro_batch_tokens,
+            activation_checkpointing=run.shape.checkpointing,
         ),
     )
     model = run.model()
@@ -285,7 +282,7 @@ def trl_batch(examples: Sequence[TrainingExample], device: str) -> dict[str, Ten
 
 def trl(run: Run, rows: int) -> Measured:
     """TRL's update in micro-batches of `rows` sequences."""
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl.experimental.sdpo import SDPOTrainer
 
     batch, result, losses = trl_batch(run.examples, run.device), Measured([]), []
@@ -295,8 +292,8 @@ def trl(run: Run, rows: int) -> Measured:
             return batch
 
         def compute_loss(self, *arguments: Any, **named: Any) -> Tensor:
-            losses.append(super().compute_loss(*arguments, **named))
-            losses[-1], loss = losses[-1].detach(), losses[-1]
+            loss: Tensor = super().compute_loss(*arguments, **named)
+            losses.append(loss.detach())
             return loss
 
     class Timer(TrainerCallback):
@@ -310,6 +307,7 @@ def trl(run: Run, rows: int) -> Measured:
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(Recorded, run, rows, folder)
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Timer())  # after the one that moves the teacher
         with peak_memory(run) as peak:
             trainer.train()
@@ -358,10 +356,10 @@ def make_trainer(kind: Any, run: Run, rows: int, folder: str) -> Any:
     with ExitStack() as stack:
         # It would load the teacher from the hub by the model's name.
         stack.enter_context(
-            mock.patch.object(sdpo_trainer, "create_model_from_path", lambda *_, **__: run.model())
+            mock.patch.object(sdpo_trainer, "create_model_from_path", return_value=run.model())
         )
-        stack.enter_context(mock.patch.object(sdpo_trainer, "get_config_model_id", lambda _: ""))
-        trainer = kind(
+        stack.enter_context(mock.patch.object(sdpo_trainer, "get_config_model_id", return_value=""))
+        return kind(
             model=run.model(),
             reward_funcs=lambda completions, **_: [0.0] * len(completions),
             args=config,
@@ -370,7 +368,6 @@ def make_trainer(kind: Any, run: Run, rows: int, folder: str) -> Any:
                 tokenizer_object=words, pad_token="<pad>", eos_token="<stop>"
             ),
         )
-    return trainer
 
 
 def trl_loss_alone(run: Run, trainer: Any, batch: dict[str, Tensor]) -> int:
@@ -400,12 +397,11 @@ def trl_loss_alone(run: Run, trainer: Any, batch: dict[str, Tensor]) -> int:
 
 
 def row(run: Run, name: str, measure: Callable[[], Measured], base: float | None) -> dict[str, Any]:
+    gc.collect()  # the side before, which goes in circles
     try:
         result = measure()
     except torch.OutOfMemoryError:
         return {"entry": name, "note": "does not fit in memory"}
-    finally:
-        gc.collect()
     timed = result.seconds[1:]
     seconds = statistics.median(timed) if run.on_gpu else min(timed)
     response = sum(len(example.response_ids) for example in run.examples)
@@ -430,44 +426,44 @@ COLUMNS = {"s": 3, "resp/s": 0, "all/s": 0, "x": 2, "peak": 2, "kept": 2, "alone
 
 def line(values: dict[str, Any]) -> str:
     cells = (f"{values[key]:.{n}f}" if values.get(key) is not None else "-" for key, n in COLUMNS.items())
-    return f"{values['entry']:<24}{''.join(f'{cell:>10}' for cell in cells)}  {values.get('note', '')}".rstrip()
+    return f"{values['entry']:<24}{''.join(map('{:>10}'.format, cells))}  {values.get('note', '')}".rstrip()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parse(arguments: Sequence[str] | None) -> tuple[Run, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--sequences", type=int)
-    parser.add_argument("--lengths", type=int, nargs=2, help="of responses, shortest and longest")
+    parser.add_argument(
+        "--lengths", type=int, nargs=2, dest="responses", help="shortest and longest response"
+    )
     parser.add_argument("--micro-batch-tokens", type=int)
     parser.add_argument("--trl-rows", type=int, nargs="+", help="divisors of the number of sequences")
-    parser.add_argument("--no-checkpointing", action="store_true")
+    parser.add_argument("--no-checkpointing", action="store_false", dest="checkpointing", default=None)
     parser.add_argument("--updates", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
-    given = {
-        "sequences": options.sequences,
-        "responses": options.lengths and tuple(options.lengths),
-        "micro_batch_tokens": options.micro_batch_tokens,
-        "trl_rows": options.trl_rows and tuple(options.trl_rows),
-        "checkpointing": False if options.no_checkpointing else None,
-    }
-    shape = replace(SHAPES[options.shape], **{key: value for key, value in given.items() if value is not None})
+    names = "sequences", "responses", "micro_batch_tokens", "trl_rows", "checkpointing"
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    shape = replace(SHAPES[options.shape], **given)
+    return Run(shape, make_examples(shape), options.device, options.dtype, options.updates), options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run, options = parse(arguments)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
-    run = Run(shape, make_examples(shape), options.device, options.dtype, options.updates)
+    warnings.simplefilter("ignore", FutureWarning)  # names that TRL's own configuration gives
     where = torch.cuda.get_device_name() if run.on_gpu else f"{torch.get_num_threads()} CPU threads"
     lengths = sorted(len(example.response_ids) for example in run.examples)
-    print(f"{where}, torch {torch.__version__}, {options.dtype}, {options.shape}, python {sys.version.split()[0]}")
-    print(
-        f"{len(lengths)} sequences, {sum(lengths):,} response tokens ({lengths[0]} to {lengths[-1]}), "
-        f"checkpointing {'on' if shape.checkpointing else 'off'}\n"
-    )
-    print(f"{'':<24}{''.join(f'{column:>10}' for column in COLUMNS)}")
+    print(f"{where}, torch {torch.__version__}, {run.dtype}, {options.shape}, checkpointing", end=" ")
+    print("on" if run.shape.checkpointing else "off")
+    print(f"{len(lengths)} sequences, {sum(lengths):,} response tokens ({lengths[0]} to {lengths[-1]})\n")
+    print(f"{'':<24}{''.join(map('{:>10}'.format, COLUMNS))}")
+    about = {"device": where, "shape": options.shape, "dtype": run.dtype, "lengths": lengths}
     results: list[dict[str, Any]] = []
     for values in rows_of_table(run):
-        results.append({"device": where, "shape": options.shape, "dtype": options.dtype} | values)
+        results.append(about | values)
         print(line(values), flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
