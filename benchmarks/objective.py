@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from resd.objectives.chunked import Projection, slices
-from resd.objectives.distillation import SampledTokens, distillation_loss, sampled_loss
+from resd.objectives.losses import SampledTokens, distillation_loss, sampled_loss
 from resd.objectives.divergence import Divergence, sampled_token_loss
 from resd.objectives.policy_gradient import clipped_token_loss
 

@@ -56,7 +56,7 @@ from resd.config import DistillationConfig, OptimizerConfig, RolloutConfig, RunC
 from resd.learner.learner import Learner
 from resd.learner.teacher import make_teacher
 from resd.objectives.chunked import Projection
-from resd.objectives.distillation import SampledTokens, distillation_loss
+from resd.objectives.losses import SampledTokens, distillation_loss
 from resd.objectives.divergence import Divergence
 from resd.objectives.objective import Objective
 from resd.records import TrainingExample

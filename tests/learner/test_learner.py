@@ -103,7 +103,7 @@ def sequence_logits(model: Any, prompt: tuple[int, ...], response: tuple[int, ..
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_distillation_gradient_equals_one_sequence_at_a_time(temperature: float) -> None:
+def test_losses_gradient_equals_one_sequence_at_a_time(temperature: float) -> None:
     """The spec's formula, (1/B) sum_i w_i mean_t r_it l_it, in a plain float64 loop."""
     batch = examples()
     learner = build(config(temperature=temperature), dtype=torch.float64)

@@ -15,8 +15,8 @@ from resd.learner.layout import Layout, build_layout
 from resd.learner.student import Score, Student
 from resd.learner.teacher import FrozenTeacher
 from resd.objectives.chunked import Projection, Stats
-from resd.objectives.distillation import SampledTokens, distillation_loss
 from resd.objectives.divergence import Divergence
+from resd.objectives.losses import SampledTokens, distillation_loss
 from support import tiny_model
 
 PROMPTS = [(5, 6, 7), (9,), (30, 31), (40, 41, 42, 43)]

@@ -13,8 +13,8 @@ from torch import Tensor
 from objectives import reference
 from objectives.reference import Outcome, Problem, Side, logits
 from resd.objectives.chunked import Projection, Stats
-from resd.objectives.distillation import SampledTokens, distillation_loss, sampled_loss
 from resd.objectives.divergence import Divergence, sampled_token_loss
+from resd.objectives.losses import SampledTokens, distillation_loss, sampled_loss
 from resd.objectives.policy_gradient import clipped_token_loss
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)

@@ -16,8 +16,8 @@ from objectives.cases import distilled, problem, projection, token_distilled, to
 from objectives.reference import Outcome
 from resd.objectives import chunked
 from resd.objectives.chunked import LogitTiles, Projection, Stats, add_product, fused_loss, slices
-from resd.objectives.distillation import distillation_loss, token_statistics
 from resd.objectives.divergence import Divergence
+from resd.objectives.losses import distillation_loss, token_statistics
 from resd.records import ResdError
 
 SPEC = Divergence(1.0, topk=5)

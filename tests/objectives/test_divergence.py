@@ -11,7 +11,6 @@ from torch import Tensor
 from objectives import reference
 from objectives.cases import FLOAT32, FLOAT64, Tolerance
 from resd.objectives.chunked import Projection
-from resd.objectives.distillation import SampledTokens, distillation_loss, sampled_loss
 from resd.objectives.divergence import (
     Divergence,
     clip_ratio,
@@ -19,6 +18,7 @@ from resd.objectives.divergence import (
     sampled_token_loss,
     token_divergence,
 )
+from resd.objectives.losses import SampledTokens, distillation_loss, sampled_loss
 from resd.objectives.weighting import importance_ratio
 from resd.records import ResdError
 

@@ -19,7 +19,7 @@ from resd.learner.scoring import LOGITS_DIFFER, Distillation, PolicyGradient
 from resd.learner.student import Score, Student
 from resd.learner.teacher import Teacher
 from resd.objectives.chunked import Projection, Stats
-from resd.objectives.distillation import SampledTokens, token_statistics
+from resd.objectives.losses import SampledTokens, token_statistics
 from resd.objectives.objective import Objective
 from resd.objectives.weighting import entropy_weights, token_weights
 from resd.records import TrainingExample

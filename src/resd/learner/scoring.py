@@ -10,13 +10,13 @@ from torch import Tensor
 
 from resd.config import DistillationConfig, PolicyConfig, RLSDConfig
 from resd.objectives.chunked import Projection, Stats
-from resd.objectives.distillation import (
+from resd.objectives.divergence import Divergence, sampled_token_loss
+from resd.objectives.losses import (
     SampledTokens,
     distillation_loss,
     sampled_loss,
     token_statistics,
 )
-from resd.objectives.divergence import Divergence, sampled_token_loss
 from resd.objectives.policy_gradient import clipped_token_loss, rlsd_mixing, self_distilled_advantage
 from resd.objectives.weighting import sequence_importance_ratio
 
@@ -82,14 +82,14 @@ class PolicyGradient:
     compute_dtype: torch.dtype | None = None
 
     def __call__(self, student: Projection) -> tuple[Tensor, Stats]:
-        tokens = self.tokens
-        if self.config.is_level == "sequence":
+        tokens, whole = self.tokens, self.config.is_level == "sequence" and self.config.is_clip is not None
+        if whole:
             ratio = self._sequence_ratio(student)
             tokens = replace(tokens, weights=tokens.weights * ratio, is_cap=None)
         loss, stats = sampled_loss(
             student, tokens, self._loss, teacher=self.teacher, compute_dtype=self.compute_dtype
         )
-        if self.config.is_level == "sequence":
+        if whole:
             stats["ratio"] = ratio
         metrics = _metrics(stats, self.tokens)
         if self.teacher:

@@ -37,8 +37,8 @@ from objectives.cases import (
 from objectives.reference import Outcome, Problem
 from resd.objectives import chunked
 from resd.objectives.chunked import Projection
-from resd.objectives.distillation import SampledTokens, distillation_loss, sampled_loss, token_statistics
 from resd.objectives.divergence import Divergence
+from resd.objectives.losses import SampledTokens, distillation_loss, sampled_loss, token_statistics
 from resd.records import ResdError
 
 PRECISIONS = {
@@ -57,7 +57,7 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("support", supports(6), ids=str)
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_distillation_equals_the_reference(
+def test_losses_equals_the_reference(
     alpha: float, support: dict[str, Any], limits: tuple[float | None, float | None], precision: str
 ) -> None:
     dtype, tolerance = PRECISIONS[precision]
