@@ -73,7 +73,16 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="FILE", help="YAML file, as examples/lab.yaml")
     _add_config(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    parser.add_argument("--dry-run", action="store_true", help="print configuration and plan, do nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print configuration, tokens, and a forecast of memory and time; do nothing else",
+    )
+    parser.add_argument(
+        "--hardware",
+        metavar="NAME",
+        help="forecast for this and not for the machine at hand: H200, H100, A100, RTX4090 or cpu",
+    )
     parser.set_defaults(run=train)
 
 
@@ -125,14 +134,21 @@ def _add_lab(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
 def train(args: argparse.Namespace) -> None:
     """`resd train`: check, run, then print what came of it."""
     from resd.config import load_config
+    from resd.training.outlook import look_ahead
     from resd.training.plan import check_run
     from resd.training.run_folder import check_folder, to_yaml
 
+    if args.hardware and not args.dry_run:
+        raise ResdError("--hardware: a run takes the hardware at hand; add --dry-run for a forecast")
     config = load_config(args.config, args.overrides)
-    _, plan = check_run(config)
+    environment, plan = check_run(config)
+    outlook = look_ahead(config, plan, environment.problems("train"), args.hardware)
     if args.dry_run:
-        print(to_yaml(config), *plan.lines(config.output), sep="\n")
+        output = Path(config.output)
+        print(to_yaml(config), *plan.lines(config.output), *outlook.lines(output), sep="\n")
+        outlook.check()
         return
+    outlook.check_standing()
     check_folder(Path(config.output), config, resume=args.resume)
     try:
         _train(config, plan, resume=args.resume)

@@ -1,0 +1,349 @@
+"""Memory by part and time by phase of a run, from the model's shape and the hardware: arithmetic, no torch.
+
+Constants that mirror the program's are checked against it by the tests; the others say where they are from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from resd.training.hardware import Hardware
+from resd.training.model_shape import ModelShape
+
+# --- as in the program
+TILE_BYTES = {"cuda": 320 << 20, "cpu": 2 << 20}  # objectives.chunked: logits of one side and tile
+ROW_UNIT = 128
+TILES_PER_PRODUCT = {"cuda": 4, "cpu": 1}
+MAX_BATCH = {"cpu": 64, "cuda": 512}  # training.setup: requests decoded at once
+CACHE_BYTES = 4 << 30  # generation.decoder: keys and values of one batch
+PREFILL_TOKENS = 16384  # generation.forward: prompt tokens of one forward
+LARGE = 200_000_000  # learner.learner: parameters from which on a GPU computes layers again
+
+# --- measured, or reasoned
+# The driver's context and the libraries' buffers on a GPU, the interpreter and torch on a CPU: about 0.6 GiB.
+BASE_BYTES = 1 << 30
+# Gradients of an MLP's three intermediate results live at once while a layer goes backward.
+TRANSIENT = 3
+# The loss takes this times its four matrix products: 126 ms for 93.5 ms of them on an H200.
+LOSS_FACTOR = 1.35
+# What a layer keeps is written once, read again at least once, and its gradient as often. On a CPU the caches
+# hold most of it.
+TRAFFIC = {"cuda": 4, "cpu": 0}
+# Bytes moved per parameter by one step: norm 4, clipping 8, AdamW 28, EMA 12, the decoder's copy 6.
+STEP_BYTES = 58
+# A layer in the library's forward starts about three times the operations of one in the lean decoding step.
+EAGER = 3
+# Sampling and bookkeeping of one decoding step, as so many layers.
+SAMPLING_LAYERS = 4
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What an update and an evaluation consist of. Lengths are tokens.
+
+    `reply` is the mean of a rollout, `longest` the one that its batch waits for. Without a teacher
+    `teacher_prompt` is 0; without a context engine `reflections` and `curations` are.
+    """
+
+    attempts: int
+    prompt: int
+    reply: float
+    longest: float
+    teacher_prompt: float
+    reflections: int
+    reflection: int
+    curations: int
+    curation: int
+    context_prompt: int
+    samples: int
+    updates: int
+    evaluations: int
+    micro_batch_tokens: int
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the configuration says of memory. `checkpointing` None is the learner's default."""
+
+    teacher_copy: bool
+    decoders: int = 1  # engines that keep a copy where they decode in another dtype
+    bfloat16: bool | None = None  # compute dtype; None: where it is native
+    checkpointing: bool | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What `workload` takes of `hardware`, with a model of this shape."""
+
+    shape: ModelShape
+    hardware: Hardware
+    workload: Workload
+    choices: Choices
+
+    # --- memory, bytes
+
+    @cached_property
+    def standing(self) -> Mapping[str, int]:
+        """What is there all the time, whatever the lengths. AdamW's two moments and all else are float32."""
+        count = self.shape.parameters
+        return {
+            "weights": 4 * count,
+            "optimizer": 8 * count,
+            "teacher": 4 * count if self.choices.teacher_copy else 0,
+            "decoder": 2 * count * self.choices.decoders if self.hardware.bfloat16 else 0,
+        }
+
+    @cached_property
+    def generating(self) -> Mapping[str, int]:
+        """What is added while replies are decoded."""
+        prefilled = max(PREFILL_TOKENS, self._longest_prompt)
+        waves = self._rollouts, self._reflections, self._curations
+        cache = max(wave.rows(self) * wave.columns for wave in waves) * self.cache_bytes_per_token
+        return {
+            "KV cache": round(cache),
+            "workspace": BASE_BYTES + TRANSIENT * prefilled * self._mlp_width * self._decoded_bytes,
+        }
+
+    @cached_property
+    def updating(self) -> Mapping[str, int]:
+        """What is added while weights are learned."""
+        copies = 2 * self.shape.body(self.shape.experts) if self.bfloat16 else 0
+        return {
+            "gradients": 4 * self.shape.parameters,
+            "activations": self.activations(self.checkpointing),
+            "tiles of the loss": self.loss_bytes,
+            "workspace": BASE_BYTES + copies + self._transient,
+        }
+
+    def activations(self, checkpointing: bool) -> int:
+        """Of one micro-batch: what each layer keeps; or their inputs, and what one layer keeps when redone."""
+        tokens, layers = self.student_tokens, self.shape.layers
+        kept = tokens * self.bytes_per_token
+        ends = tokens * 3 * 4 * self.shape.hidden  # last norm's input, its result, and the gradient by it
+        if checkpointing:
+            return round(layers * tokens * 4 * self.shape.hidden + kept + ends)
+        return round(layers * kept + ends)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """That one layer keeps of a token for the backward pass: counted in the library's Qwen3.
+
+        With autocast the residual stream and the norms are float32, and each product keeps its own bfloat16
+        copy of the normed input: two for the MLP, three for attention.
+        """
+        shape = self.shape
+        heads = shape.query_width + shape.key_width
+        small = 8 + 8 * shape.heads + 4 * shape.kv_heads
+        sparse = shape.sparse_layers / shape.layers
+        # An expert's rows are gathered from the tokens first, and its results are weighted.
+        expert = shape.experts_per_token * (4 * shape.expert_intermediate + 3 * shape.hidden)
+        mlp = (1 - sparse) * 4 * shape.intermediate + sparse * expert
+        if self.bfloat16:
+            return round(26 * shape.hidden + 10 * heads + 2 * mlp + small)
+        return round(24 * shape.hidden + 16 * heads + 4 * mlp + small)
+
+    @property
+    def loss_bytes(self) -> int:
+        """Two tiles of float32 logits, the gradients that wait for a product, the head's gradient in float32,
+        and both heads rounded to the compute dtype."""
+        device, vocab = self.hardware.device, self.shape.vocab
+        rows = TILE_BYTES[device] // (4 * vocab)
+        rows = max(rows - rows % ROW_UNIT, ROW_UNIT)
+        sides = 2 if self.workload.teacher_prompt else 1
+        operand = 2 if self.bfloat16 and device == "cuda" else 4
+        waiting = rows * TILES_PER_PRODUCT[device] * vocab * operand
+        heads = sides * operand * self.shape.head if self.bfloat16 else 0
+        return sides * rows * 4 * vocab + waiting + 4 * self.shape.head + heads
+
+    @property
+    def _transient(self) -> int:
+        return round(TRANSIENT * self.student_tokens * self._mlp_width * (2 if self.bfloat16 else 4))
+
+    @property
+    def _mlp_width(self) -> int:
+        """Of all that a token goes through in a layer."""
+        return max(self.shape.intermediate, self.shape.experts_per_token * self.shape.expert_intermediate)
+
+    @property
+    def peaks(self) -> Mapping[str, int]:
+        """Of all memory, by what the run is doing."""
+        always = sum(self.standing.values())
+        return {
+            "decoding": always + sum(self.generating.values()),
+            "update": always + sum(self.updating.values()),
+        }
+
+    @property
+    def peak(self) -> int:
+        return max(self.peaks.values())
+
+    @property
+    def bfloat16(self) -> bool:
+        chosen = self.choices.bfloat16
+        return self.hardware.bfloat16 if chosen is None else chosen
+
+    @property
+    def checkpointing(self) -> bool:
+        chosen = self.choices.checkpointing
+        large = self.hardware.device == "cuda" and self.shape.parameters > LARGE
+        return large if chosen is None else chosen
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        return 2 * self.shape.layers * self.shape.key_width * self._decoded_bytes
+
+    # --- micro-batches
+
+    @property
+    def student_row(self) -> float:
+        return self.workload.prompt + self.workload.reply
+
+    @property
+    def teacher_row(self) -> float:
+        return self.workload.teacher_prompt + self.workload.reply if self.workload.teacher_prompt else 0.0
+
+    @property
+    def rows(self) -> int:
+        """Examples of one micro-batch: a single one may be longer than the limit."""
+        longer = max(self.student_row, self.teacher_row)
+        return max(1, min(self.workload.attempts, int(self.workload.micro_batch_tokens // longer)))
+
+    @property
+    def student_tokens(self) -> float:
+        return self.rows * self.student_row
+
+    # --- time, seconds
+
+    @cached_property
+    def phases(self) -> Mapping[str, float]:
+        """Of one update, but for `evaluation`, which is of one evaluation."""
+        return {
+            "rollouts": self._rollouts.seconds(self),
+            "reflections and curations": self._reflections.seconds(self)
+            + self.workload.curations * self._curations.seconds(self),
+            "teacher scoring": self._teacher_seconds,
+            "student update": self._student_seconds,
+            "evaluation": self._evaluation.seconds(self),
+        }
+
+    @property
+    def update_seconds(self) -> float:
+        return sum(self.phases.values()) - self.phases["evaluation"]
+
+    @property
+    def run_seconds(self) -> float:
+        work = self.workload
+        return work.updates * self.update_seconds + work.evaluations * self.phases["evaluation"]
+
+    @property
+    def _teacher_seconds(self) -> float:
+        if not self.workload.teacher_prompt:
+            return 0.0
+        tokens = self.workload.attempts * self.teacher_row
+        return self._forward(tokens, self.teacher_row) + self._started(1)
+
+    @property
+    def _student_seconds(self) -> float:
+        """Backward is twice the forward; layers that are computed again, once more: a third on top."""
+        work, shape, hardware = self.workload, self.shape, self.hardware
+        tokens, passes = work.attempts * self.student_row, 4 if self.checkpointing else 3
+        traffic = TRAFFIC[hardware.device] * tokens * shape.layers * self.bytes_per_token
+        products = 4 if work.teacher_prompt else 3
+        loss = LOSS_FACTOR * products * 2 * work.attempts * work.reply * shape.head / self._matrix
+        step = STEP_BYTES * shape.parameters / hardware.bandwidth
+        body = passes * self._forward(tokens, self.student_row) + self._started(passes)
+        return body + traffic / hardware.bandwidth + loss + step
+
+    def _forward(self, tokens: float, row: float) -> float:
+        """The body alone: two operations per parameter, and attention to half of the row on average."""
+        body = 2 * (self.shape.active - self.shape.head)
+        attention = 2 * self.shape.layers * self.shape.query_width * row
+        return tokens * (body + attention) / self._matrix
+
+    def _started(self, passes: int) -> float:
+        micro_batches = math.ceil(self.workload.attempts / self.rows)
+        return passes * micro_batches * EAGER * self.shape.layers * self.hardware.launch
+
+    # --- decoding
+
+    @property
+    def _matrix(self) -> float:
+        """FLOP/s in the compute dtype: float32 has an eighth of a GPU's bfloat16 units, half of a CPU's."""
+        slower = 8 if self.hardware.device == "cuda" else 2
+        return self.hardware.matrix / (slower if self.hardware.bfloat16 and not self.bfloat16 else 1)
+
+    @property
+    def _decoded_bytes(self) -> int:
+        return 2 if self.hardware.bfloat16 else 4
+
+    @property
+    def _longest_prompt(self) -> int:
+        return max(self.workload.prompt, self.workload.context_prompt)
+
+    @property
+    def _rollouts(self) -> Wave:
+        work = self.workload
+        return Wave(work.attempts, work.prompt, work.reply, work.longest)
+
+    @property
+    def _evaluation(self) -> Wave:
+        work = self.workload
+        return Wave(work.samples, work.prompt, work.reply, work.longest)
+
+    @property
+    def _reflections(self) -> Wave:
+        work = self.workload
+        return Wave(work.reflections, work.context_prompt, work.reflection, work.reflection)
+
+    @property
+    def _curations(self) -> Wave:
+        """One at a time, as they go while the playbook is small."""
+        work = self.workload
+        return Wave(min(1, work.curations), work.context_prompt, work.curation, work.curation)
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Requests that are decoded together, as far as the cache has room."""
+
+    requests: int
+    prompt: int
+    reply: float
+    longest: float
+
+    @property
+    def columns(self) -> float:
+        return self.prompt + self.longest
+
+    def rows(self, run: Forecast) -> int:
+        room = int(CACHE_BYTES // (run.cache_bytes_per_token * self.columns)) if self.columns else 0
+        return min(self.requests, max(1, min(MAX_BATCH[run.hardware.device], room)))
+
+    def seconds(self, run: Forecast) -> float:
+        """Prompts at the rate of matrix products; then steps, each of which reads weights and cache."""
+        if not self.requests:
+            return 0.0
+        prefill = 2 * run.shape.active * self.requests * self.prompt / run.hardware.matrix
+        batches = math.ceil(self.requests / self.rows(run))
+        return prefill + batches * self.longest * self._step(run)
+
+    def _step(self, run: Forecast) -> float:
+        """One token for each row. Rows leave as they finish: on average `reply / longest` are there."""
+        shape, hardware = run.shape, run.hardware
+        rows = max(1.0, self.rows(run) * self.reply / self.longest)
+        read = (shape.head + shape.body(experts_read(shape, rows))) * run._decoded_bytes
+        cache = rows * (self.prompt + self.reply / 2) * run.cache_bytes_per_token
+        arithmetic = 2 * shape.active * rows / hardware.matrix
+        started = (shape.layers + SAMPLING_LAYERS) * hardware.launch
+        return max(arithmetic, read / hardware.bandwidth) + cache / hardware.bandwidth + started
+
+
+def experts_read(shape: ModelShape, rows: float) -> float:
+    """Of each layer, on average, where each row chooses its own at random."""
+    if not shape.experts:
+        return 0.0
+    left_out = 1 - shape.experts_per_token / shape.experts
+    return shape.experts * (1 - math.pow(left_out, rows))

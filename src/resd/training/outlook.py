@@ -1,0 +1,263 @@
+"""The forecast of a configured run: made before anything is paid for, told in tables, held against a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from resd.config import RunConfig
+from resd.records import Problem, ResdError
+from resd.training import journal
+from resd.training.forecast import Choices, Forecast, Workload
+from resd.training.hardware import GIB, find, this_machine
+from resd.training.model_shape import ModelShape, read_shape
+from resd.training.plan import Plan, model_folder
+
+# Texts are not tokenized for a forecast. The lab model's tokenizer makes 1.5 to 2.2 characters a token, those
+# with 100,000 tokens and more 3 to 4.
+CHARACTERS_PER_TOKEN = 2
+# Names in timing.jsonl, and the phases that each of them covers.
+TIMED = {
+    "generate": ("rollouts",),
+    "context": ("reflections and curations",),
+    "update": ("teacher scoring", "student update"),
+    "evaluation": ("evaluation",),
+}
+PEAK = "memory_gib/peak"  # where a run logs it
+NOTES = {
+    "weights": "float32",
+    "optimizer": "two float32 moments",
+    "teacher": "float32",
+    "decoder": "bfloat16 copies",
+    "gradients": "float32",
+}
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A forecast, or the reason why there is none."""
+
+    forecast: Forecast | None
+    reason: str = ""
+
+    def lines(self, folder: Path) -> list[str]:
+        """For people. `folder` is the run's, which may have measurements."""
+        if self.forecast is None:
+            return [f"forecast     none, only tokens are counted: {self.reason}"]
+        lines = [*_opening(self.forecast), "", *_memory(self.forecast), "", *_time(self.forecast)]
+        return lines + [line for table in measured_lines(self.forecast, folder) for line in ("", *table)]
+
+    def check(self) -> None:
+        """Raises ResdError for a run that does not fit once its lengths reach their limits."""
+        if self.forecast is not None and self.forecast.peak > self.forecast.hardware.memory:
+            raise ResdError(refusal(self.forecast))
+
+    def check_standing(self) -> None:
+        """Raises ResdError for a run that does not fit, whatever its lengths."""
+        run = self.forecast
+        if run is not None and _least(run) > run.hardware.memory:
+            raise ResdError(refusal(run))
+
+
+def look_ahead(
+    config: RunConfig, plan: Plan, problems: Sequence[Problem], hardware: str | None = None
+) -> Outlook:
+    """The forecast on the hardware of that name, or on this machine's. `problems` are those to train on.
+
+    Raises ResdError for a name that is not known.
+    """
+    named = find(hardware) if hardware else None
+    folder = model_folder(config.model)
+    if folder is None:
+        return Outlook(None, f"{config.model} is a hub name, and no local folder says how large it is")
+    try:
+        shape = read_shape(folder)
+        machine = named or this_machine(config.device)
+    except ResdError as error:
+        return Outlook(None, str(error))
+    work = workload(config, plan, prompt_tokens(problems), shape)
+    return Outlook(Forecast(shape, machine, work, choices(config)))
+
+
+def prompt_tokens(problems: Sequence[Problem]) -> int:
+    """About those of the longest problem."""
+    characters = (sum(len(message["content"]) for message in problem.messages) for problem in problems)
+    return -(-max(characters) // CHARACTERS_PER_TOKEN)
+
+
+def workload(config: RunConfig, plan: Plan, prompt: int, shape: ModelShape) -> Workload:
+    """Everything as long as it may be."""
+    context, attempts = config.context, config.stream.batch_size * config.rollout.n
+    engine = config.algorithm == "resd"
+    reply = max(context.max_reflection_tokens, context.max_curation_tokens) if engine else 0
+    longest_prompt = max(1, min(context.max_prompt_tokens, shape.positions - reply))
+    most = attempts if context.max_curations is None else min(attempts, context.max_curations)
+    return Workload(
+        attempts=attempts,
+        prompt=prompt,
+        reply=config.rollout.max_tokens,
+        longest=config.rollout.max_tokens,
+        teacher_prompt=0 if config.algorithm == "grpo" else longest_prompt,
+        reflections=attempts if engine else 0,
+        reflection=context.max_reflection_tokens,
+        curations=most if engine else 0,
+        curation=context.max_curation_tokens,
+        context_prompt=longest_prompt if engine else 0,
+        samples=plan.evaluation_samples,
+        updates=plan.updates,
+        evaluations=plan.evaluations,
+        micro_batch_tokens=config.optimizer.micro_batch_tokens,
+    )
+
+
+def choices(config: RunConfig) -> Choices:
+    author = config.algorithm == "resd" and config.context.author == "teacher"
+    return Choices(
+        teacher_copy=config.algorithm != "grpo" and config.teacher.kind != "live",
+        decoders=2 if author else 1,
+        bfloat16=None if config.compute_dtype == "auto" else config.compute_dtype == "bfloat16",
+        checkpointing=config.optimizer.activation_checkpointing,
+    )
+
+
+def refusal(run: Forecast) -> str:
+    """One sentence: what does not fit, and what would help."""
+    doing, peak = max(run.peaks.items(), key=lambda item: item[1])
+    parts = {**run.standing, **(run.updating if doing == "update" else run.generating)}
+    name, size = max(parts.items(), key=lambda item: item[1])
+    return (
+        f"memory: the {doing} may take {_gib(peak)} GiB, of which {name} {_gib(size)}, and "
+        f"{run.hardware.name} has {_gib(run.hardware.memory)}; {_mend(run)}"
+    )
+
+
+def _least(run: Forecast) -> int:
+    return sum(run.standing.values()) + run.updating["gradients"]
+
+
+def _mend(run: Forecast) -> str:
+    """The first change that makes it fit."""
+    longest = int(max(run.student_row, run.teacher_row))
+    smaller = replace(run.workload, micro_batch_tokens=min(longest, run.workload.micro_batch_tokens))
+    redone = replace(run.choices, checkpointing=True)
+    fewer = f"optimizer.micro_batch_tokens to {smaller.micro_batch_tokens}"
+    recompute = "optimizer.activation_checkpointing to true"
+    for words, changed in (
+        (f"set {recompute}", replace(run, choices=redone)),
+        (f"set {fewer}, the longest row", replace(run, workload=smaller)),
+        (f"set {recompute} and {fewer}, the longest row", replace(run, choices=redone, workload=smaller)),
+    ):
+        if changed.peak <= run.hardware.memory:
+            return words
+    if _least(run) > run.hardware.memory:
+        return "use a smaller model, or hardware with more memory"
+    return "lower rollout.max_tokens and context.max_prompt_tokens, or use hardware with more memory"
+
+
+def _opening(run: Forecast) -> list[str]:
+    shape, hardware = run.shape, run.hardware
+    experts = f", {shape.active / 1e9:.3g} for each token" if shape.experts else ""
+    return [
+        f"model        {shape.parameters / 1e9:.3g} billion parameters{experts}: {shape.layers} layers, "
+        f"hidden {shape.hidden}, vocabulary {shape.vocab:,}",
+        f"hardware     {hardware.name}: {_gib(hardware.memory)} GiB, {hardware.matrix / 1e12:.3g} TFLOP/s "
+        f"reached, {hardware.bandwidth / 1e9:,.0f} GB/s",
+        f"lengths      as long as allowed: prompts about {run.workload.prompt:,} tokens, replies "
+        f"{run.workload.reply:,.0f}, teacher prompts {run.workload.teacher_prompt:,.0f}",
+    ]
+
+
+def _memory(run: Forecast) -> list[str]:
+    redone, kept = run.activations(True), run.activations(False)
+    how = {
+        **NOTES,
+        "activations": f"of {run.student_tokens:,.0f} tokens: {_gib(redone)} with activation checkpointing, "
+        f"{_gib(kept)} without",
+        "tiles of the loss": "logits, their gradients, the head's gradient, rounded heads",
+        "KV cache": f"{run.cache_bytes_per_token / 1024:,.0f} KiB a token",
+    }
+    sections = (("always", run.standing), ("decoding", run.generating), ("update", run.updating))
+    rows = []
+    for section, parts in sections:
+        for index, (name, size) in enumerate(parts.items()):
+            note = how.get(name, "") if size else ""
+            rows.append(f"{section if not index else '':<12} {name:<18}{_gib(size):>8}  {note}".rstrip())
+    peaks = ", ".join(f"{name} {_gib(size)}" for name, size in run.peaks.items())
+    fits = "fits" if run.peak <= run.hardware.memory else "does not fit"
+    return [
+        "memory, GiB",
+        *rows,
+        f"{'peak':<12} {peaks}: {fits} into {_gib(run.hardware.memory)}",
+    ]
+
+
+def _time(run: Forecast) -> list[str]:
+    work = run.workload
+    counts = {name: work.evaluations if name == "evaluation" else work.updates for name in run.phases}
+    rows = [
+        f"{'':<12} {name:<26}{_duration(seconds):>9}{counts[name]:>8,}{_duration(seconds * counts[name]):>11}"
+        for name, seconds in run.phases.items()
+    ]
+    head = f"{'time':<12} {'':<26}{'each':>9}{'times':>8}{'in all':>11}"
+    return [head, *rows, f"{'':<12} {'the run, at most':<26}{'':>17}{_duration(run.run_seconds):>11}"]
+
+
+def measured_lines(run: Forecast, folder: Path) -> Iterator[list[str]]:
+    """How far the forecast was off, where the folder has measurements."""
+    metrics, timing = (journal.read(folder / name) for name in (journal.METRICS, journal.TIMING))
+    found = {name: [row[key] for row in timing if (key := f"timing_s/{name}") in row] for name in TIMED}
+    if any(found.values()):
+        yield list(_off_by(run, replace(run, workload=lengths_of(run.workload, metrics)), found, folder))
+    if peaks := [row[PEAK] for row in (*metrics, *timing) if PEAK in row]:
+        ratio = max(peaks) * GIB / run.peak
+        yield [f"memory       peak {max(peaks):.1f} GiB measured, {ratio:.2f} of the forecast"]
+
+
+def lengths_of(work: Workload, metrics: Sequence[Mapping[str, Any]]) -> Workload:
+    """The workload with the lengths and counts that a run logged; limits stay where it logged none.
+
+    Prompts of the context engine are taken to be as long as the teacher's.
+    """
+
+    def logged(name: str, default: float, merge: Callable[[list[float]], float] = fmean) -> float:
+        return merge(values) if (values := [row[name] for row in metrics if name in row]) else default
+
+    teacher = logged("self_distillation/reprompt_len_mean", work.teacher_prompt)
+    return replace(
+        work,
+        prompt=round(logged("prompt_length/mean", work.prompt)),
+        reply=max(1.0, logged("response_length/mean", work.reply)),
+        longest=max(1.0, logged("response_length/max", work.longest)),
+        teacher_prompt=min(work.teacher_prompt, teacher),
+        context_prompt=min(work.context_prompt, round(teacher)),
+        curations=round(logged("context/curations", work.curations)),
+    )
+
+
+def _off_by(
+    limits: Forecast, run: Forecast, found: Mapping[str, Sequence[float]], folder: Path
+) -> Iterator[str]:
+    yield f"measured in {folder}, medians of {max(map(len, found.values()))} or fewer"
+    yield f"{'':<12} {'':<36}{'at most':>9}{'at its lengths':>16}{'measured':>10}{'off':>7}"
+    for name, seconds in found.items():
+        if not seconds:
+            continue
+        most, expected = (sum(one.phases[phase] for phase in TIMED[name]) for one in (limits, run))
+        middle = median(seconds)
+        off = f"{middle / expected:.2f}x" if expected else ""
+        cells = f"{_duration(most):>9}{_duration(expected):>16}{_duration(middle):>10}{off:>7}"
+        yield f"{'':<12} {' and '.join(TIMED[name]):<36}{cells}"
+
+
+def _gib(count: float) -> str:
+    return f"{count / GIB:,.2f}" if count < 10 * GIB else f"{count / GIB:,.1f}"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
