@@ -119,7 +119,7 @@ class Forecast:
         }
 
     def activations(self, checkpointing: bool) -> int:
-        """Of one micro-batch: what each layer keeps; or their inputs, and what one layer keeps when redone."""
+        """Of one micro-batch: what each layer keeps; or their inputs, and what one keeps when redone."""
         tokens, layers = self.student_tokens, self.shape.layers
         kept = tokens * self.bytes_per_token
         ends = tokens * 3 * 4 * self.shape.hidden  # last norm's input, its result, and the gradient by it
