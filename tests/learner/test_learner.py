@@ -19,6 +19,7 @@ from resd.config import (
     TeacherConfig,
 )
 from resd.learner.learner import Learner
+from resd.learner.prefix import SharedPrefix
 from resd.learner.teacher import make_teacher
 from resd.objectives.divergence import token_divergence
 from resd.objectives.objective import Objective
@@ -423,6 +424,54 @@ def test_packing_and_recomputing_change_no_numbers(
         assert not any(module.training for module in learner.model.modules())
 
 
+@pytest.mark.parametrize("kind", ["ema", "live", "trust_region"])
+@pytest.mark.parametrize("objective", [DISTILLATION, RLSD, SRPO])
+def test_a_shared_prefix_changes_no_numbers(
+    kind: Any, objective: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Teacher prompts that begin alike are scored with the beginning computed once."""
+    monkeypatch.setattr("resd.learner.attention.varlen_attn", varlen_by_hand)
+    start = tuple(range(20, 50))
+    batch = [
+        replace(e, teacher_prompt_ids=e.teacher_prompt_ids and start + e.teacher_prompt_ids)
+        for e in examples()
+    ]
+    run = config().model_copy(update={"teacher": TeacherConfig(kind=kind, update_rate=0.3)})
+    whole, expected = gradients(build(run, dtype=torch.float64), batch, objective)
+    seen = spy_on_prefixes(monkeypatch)
+    for tokens in (1, 60, 10_000):
+        optimizer = run.optimizer.model_copy(update={"packing": True, "micro_batch_tokens": tokens})
+        learner = build(run.model_copy(update={"optimizer": optimizer}), dtype=torch.float64)
+        ours, metrics = gradients(learner, batch, objective)
+        assert (ours - whole).norm() < 1e-6 * whole.norm()
+        assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    assert len(seen) == 3 * (2 if kind == "trust_region" else 1)
+    assert all(prefix.tokens[: len(start)] == start for prefix in seen)
+
+
+def spy_on_prefixes(monkeypatch: pytest.MonkeyPatch) -> list[SharedPrefix]:
+    """Those that a body was run over."""
+    seen: list[SharedPrefix] = []
+
+    class Spied(list[Any]):
+        def __init__(self, prefix: SharedPrefix) -> None:
+            super().__init__()
+            self.prefix = prefix
+
+        def append(self, body: Any) -> None:
+            super().append(body)
+            seen.append(self.prefix)
+
+    make = SharedPrefix.__init__
+
+    def init(self: SharedPrefix, tokens: Sequence[int]) -> None:
+        make(self, tokens)
+        self.bodies = Spied(self)
+
+    monkeypatch.setattr(SharedPrefix, "__init__", init)
+    return seen
+
+
 def varlen_by_hand(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -435,14 +484,17 @@ def varlen_by_hand(
     scale: float,
     window_size: tuple[int, int],
     enable_gqa: bool = True,
-) -> torch.Tensor:
-    """What the GPU kernel is asked for, by definition: `[tokens, heads, D]`."""
-    assert window_size == (-1, 0)
-    assert longest == longest_key == int(ends.diff().max())
-    sequence = torch.repeat_interleave(torch.arange(len(ends) - 1), ends.diff())
-    tokens = torch.arange(len(query))
-    seen = (sequence[:, None] == sequence[None, :]) & (tokens[:, None] >= tokens[None, :])
+    return_aux: Any = None,
+) -> Any:
+    """What the GPU kernel is asked for, by definition: `[tokens, heads, D]`, and `[heads, tokens]`."""
+    assert (longest, longest_key) == (int(ends.diff().max()), int(key_ends.diff().max()))
+    assert window_size in ((-1, 0), (-1, -1))
+    of_query, of_key = (torch.repeat_interleave(torch.arange(len(e) - 1), e.diff()) for e in (ends, key_ends))
+    seen = of_query[:, None] == of_key[None, :]
+    if window_size == (-1, 0):
+        seen &= torch.arange(len(query))[:, None] >= torch.arange(len(key))[None, :]
     groups = query.shape[1] // key.shape[1]
     scores = torch.einsum("qhd,khd->hqk", query, key.repeat_interleave(groups, 1)) * scale
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-    return torch.einsum("hqk,khd->qhd", weights, value.repeat_interleave(groups, 1))
+    scores = scores.masked_fill(~seen, -torch.inf)
+    out = torch.einsum("hqk,khd->qhd", scores.softmax(-1), value.repeat_interleave(groups, 1))
+    return out if return_aux is None else (out, scores.logsumexp(-1))

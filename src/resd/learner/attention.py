@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.varlen import varlen_attn
+from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
+from resd.learner.prefix import SharedPrefix
 from resd.records import ResdError
 
 NAME = "resd_packed"
@@ -27,15 +28,24 @@ ASKS_FOR_GROUPS = "enable_gqa" in signature(varlen_attn).parameters
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """Where in a row of tokens each sequence ends."""
+    """Where in a row of tokens each sequence ends, and what all of them continue."""
 
     lengths: tuple[int, ...]
     ends: Tensor  # [sequences + 1], int32: 0, and where each ends
+    prefix: SharedPrefix | None = None
+    is_prefix: bool = False  # the row is the prefix itself, whose keys and values are to be kept
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device | str) -> Sequences:
+    def of(
+        cls,
+        lengths: Sequence[int],
+        device: torch.device | str,
+        prefix: SharedPrefix | None = None,
+        *,
+        is_prefix: bool = False,
+    ) -> Sequences:
         ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-        return cls(tuple(lengths), ends.to(device))
+        return cls(tuple(lengths), ends.to(device), prefix, is_prefix)
 
 
 def packable(device: torch.device, compute_dtype: torch.dtype) -> bool:
@@ -89,6 +99,12 @@ def attend(
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     states = tuple(state.to(dtype) for state in (query, key, value))
+    if (prefix := sequences.prefix) is not None:
+        if window is not None:
+            raise ResdError(f"attention of {type(module).__name__}: no prefix is shared under a window")
+        if not sequences.is_prefix:
+            return _after_prefix(states, prefix.states[module], sequences.ends, longest, scaling), None
+        prefix.keep(module, states[1], states[2])
     if window is None and query.shape[2] >= LONG * len(sequences.lengths):
         return _one_by_one(states, sequences.lengths, scaling), None
     return _all_at_once(states, sequences.ends, longest, scaling, window), None
@@ -107,9 +123,48 @@ def _all_at_once(
 ) -> Tensor:
     query, key, value = (state[0].transpose(0, 1) for state in states)
     left = -1 if window is None else window - 1  # a token counts itself
-    settings: dict[str, Any] = {"scale": scaling, "window_size": (left, 0)}
-    if ASKS_FOR_GROUPS:
-        settings["enable_gqa"] = True
+    settings = _settings(scaling, (left, 0))
     out = varlen_attn(query, key, value, ends, ends, longest, longest, **settings)
     assert isinstance(out, Tensor)
     return out.unsqueeze(0)
+
+
+def _after_prefix(
+    states: tuple[Tensor, ...],
+    prefix: tuple[Tensor, Tensor],
+    ends: Tensor,
+    longest: int,
+    scaling: float | None,
+) -> Tensor:
+    """Causal within each sequence, and all of them to the whole prefix."""
+    query, key, value = (state[0].transpose(0, 1) for state in states)
+    before, content = (state[0].transpose(0, 1) for state in prefix)
+    whole, all_before = (ends.new_tensor([0, len(part)]) for part in (query, before))
+    mass = AuxRequest(lse=True)
+    own, own_mass = varlen_attn(
+        query, key, value, ends, ends, longest, longest, return_aux=mass, **_settings(scaling, (-1, 0))
+    )
+    shared, shared_mass = varlen_attn(
+        query,
+        before,
+        content,
+        whole,
+        all_before,
+        len(query),
+        len(before),
+        return_aux=mass,
+        **_settings(scaling, (-1, -1)),
+    )
+    share = (_by_token(own_mass, own) - _by_token(shared_mass, own)).sigmoid().unsqueeze(-1)
+    merged = torch.lerp(shared.to(share.dtype), own.to(share.dtype), share)
+    return merged.to(own.dtype).unsqueeze(0)
+
+
+def _by_token(mass: Tensor, states: Tensor) -> Tensor:
+    """`[tokens, heads]`, as the states' first two dimensions: PyTorch 2.11 has it the other way round."""
+    return mass if mass.shape == states.shape[:2] else mass.T
+
+
+def _settings(scaling: float | None, window: tuple[int, int]) -> dict[str, Any]:
+    grouped = {"enable_gqa": True} if ASKS_FOR_GROUPS else {}
+    return {"scale": scaling, "window_size": window, **grouped}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from resd.learner.attention import Sequences
+from resd.learner.prefix import SharedPrefix, shared_prefix
 from resd.records import ResdError, TrainingExample
 
 
@@ -54,9 +55,10 @@ def build_micro_batches(
     """
     for index in indices:
         _check(examples[index], index, with_teacher)
-    lengths = {index: _length(examples[index], with_teacher) for index in indices}
+    prefix = _prefix([examples[index] for index in indices]) if packed and with_teacher else None
+    lengths = {index: _length(examples[index], with_teacher, prefix) for index in indices}
     groups = pack(lengths, micro_batch_tokens) if packed else bucket(lengths, micro_batch_tokens)
-    return [_micro_batch(examples, group, with_teacher, packed, device) for group in groups]
+    return [_micro_batch(examples, group, with_teacher, packed, prefix, device) for group in groups]
 
 
 def bucket(lengths: dict[int, int], limit: int) -> list[list[int]]:
@@ -95,9 +97,12 @@ def build_layout(
     device: torch.device | str = "cpu",
     *,
     packed: bool = False,
+    prefix: SharedPrefix | None = None,
 ) -> Layout:
     """Lay out `prompts[i] + responses[i]`, which are example `indices[i]`. The last response token predicts
-    nothing here and is left out of the forward."""
+    nothing here and is left out of the forward, and so is a prefix that all prompts begin with."""
+    skipped = 0 if prefix is None else len(prefix)
+    prompts = [prompt[skipped:] for prompt in prompts]
     rows = [[*prompt, *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
     lengths, counts = [len(row) for row in rows], [len(response) for response in responses]
     columns = max(lengths)
@@ -105,7 +110,7 @@ def build_layout(
     starts = [first + len(prompt) - 1 for first, prompt in zip(firsts, prompts, strict=True)]
     if packed:
         input_ids = torch.tensor([[token for row in rows for token in row]])
-        position_ids = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
+        position_ids = skipped + torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
     else:
         input_ids = torch.tensor([row + [0] * (columns - len(row)) for row in rows])
         position_ids = torch.arange(columns).expand(len(rows), columns)
@@ -115,7 +120,7 @@ def build_layout(
         positions=torch.cat([torch.arange(s, s + n) for s, n in zip(starts, counts, strict=True)]).to(device),
         targets=torch.tensor([token for response in responses for token in response]).to(device),
         example=torch.repeat_interleave(torch.tensor(indices), torch.tensor(counts)).to(device),
-        sequences=Sequences.of(lengths, device) if packed else None,
+        sequences=Sequences.of(lengths, device, prefix) if packed else None,
     )
 
 
@@ -128,6 +133,7 @@ def _micro_batch(
     group: list[int],
     with_teacher: bool,
     packed: bool,
+    prefix: SharedPrefix | None,
     device: torch.device | str,
 ) -> MicroBatch:
     members = [examples[index] for index in group]
@@ -135,20 +141,27 @@ def _micro_batch(
     teacher_prompts = [example.teacher_prompt_ids or () for example in members]
     logprobs = [logprob for example in members for logprob in example.rollout_logprobs]
 
-    def layout(prompts: Sequence[Sequence[int]]) -> Layout:
-        return build_layout(prompts, responses, group, device, packed=packed)
+    def layout(prompts: Sequence[Sequence[int]], prefix: SharedPrefix | None) -> Layout:
+        return build_layout(prompts, responses, group, device, packed=packed, prefix=prefix)
 
     return MicroBatch(
-        student=layout([example.prompt_ids for example in members]),
-        teacher=layout(teacher_prompts) if with_teacher else None,
+        student=layout([example.prompt_ids for example in members], None),
+        teacher=layout(teacher_prompts, prefix) if with_teacher else None,
         rollout_logprobs=torch.tensor(logprobs, dtype=torch.float32).to(device),
     )
 
 
-def _length(example: TrainingExample, with_teacher: bool) -> int:
+def _prefix(examples: Sequence[TrainingExample]) -> SharedPrefix | None:
+    """Of the teacher's prompts. Those of the student are short, and gradients have to go through them."""
+    prompts = [example.teacher_prompt_ids or () for example in examples]
+    return shared_prefix(prompts, sum(len(example.response_ids) for example in examples))
+
+
+def _length(example: TrainingExample, with_teacher: bool, prefix: SharedPrefix | None) -> int:
     """Of the longer side's row."""
-    prompts = [example.prompt_ids, (example.teacher_prompt_ids or ()) if with_teacher else ()]
-    return max(map(len, prompts)) + len(example.response_ids) - 1
+    shown = example.teacher_prompt_ids if with_teacher else None
+    prompts = len(example.prompt_ids), len(shown or ()) - (0 if prefix is None else len(prefix))
+    return max(prompts) + len(example.response_ids) - 1
 
 
 def _check(example: TrainingExample, index: int, with_teacher: bool) -> None:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from resd.learner.attention import Sequences
 from resd.learner.layout import Layout
+from resd.learner.prefix import SharedPrefix
 from resd.objectives.chunked import LogitTiles, Projection
 from resd.records import ResdError
 
@@ -89,6 +91,18 @@ def response_hidden(body: Any, layout: Layout) -> Tensor:
     packed = {} if layout.sequences is None else {"sequences": layout.sequences}
     out = body(input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False, **packed)
     return cast(Tensor, out.last_hidden_state).flatten(0, 1).index_select(0, layout.positions)
+
+
+@torch.no_grad()
+def record_prefix(body: Any, prefix: SharedPrefix, device: torch.device) -> None:
+    """Run the body over a prefix, once, for the keys and values that later sequences attend to."""
+    if any(body is known for known in prefix.bodies):
+        return
+    ids = torch.tensor([prefix.tokens], device=device)
+    positions = torch.arange(len(prefix), device=device).unsqueeze(0)
+    sequences = Sequences.of([len(prefix)], device, prefix, is_prefix=True)
+    body(input_ids=ids, position_ids=positions, use_cache=False, sequences=sequences)
+    prefix.bodies.append(body)
 
 
 @contextmanager

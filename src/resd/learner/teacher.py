@@ -10,7 +10,7 @@ import torch
 
 from resd.config import TeacherConfig
 from resd.learner.layout import Layout
-from resd.learner.model import body, projection, response_hidden
+from resd.learner.model import body, projection, record_prefix, response_hidden
 from resd.objectives.chunked import Projection
 
 State = dict[str, Any]
@@ -116,6 +116,8 @@ class TrustRegionTeacher(FrozenTeacher):
 
 @torch.no_grad()
 def _project(model: Any, layout: Layout) -> Projection:
+    if layout.sequences is not None and layout.sequences.prefix is not None:
+        record_prefix(body(model), layout.sequences.prefix, layout.input_ids.device)
     return projection(model.get_output_embeddings(), response_hidden(body(model), layout))
 
 
