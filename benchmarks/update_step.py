@@ -1,7 +1,7 @@
 """One update of the student from the same rollouts: by this project's learner and by TRL's SDPOTrainer.
 
     python benchmarks/update_step.py [--shape tiny | 4b] [--device cuda] [--dtype bfloat16] [--sequences N]
-        [--lengths SHORTEST LONGEST] [--micro-batch-tokens N] [--trl-rows 1 4] [--no-checkpointing]
+        [--lengths SHORTEST LONGEST] [--micro-batch-tokens N] [--trl-rows 1 4] [--[no-]checkpointing]
         [--updates N] [--json FILE]
 
 Both sides start from the same random weights (float32; computed in --dtype under autocast) and learn from the
@@ -18,10 +18,10 @@ generation, rewards, teacher prompts. TRL's trainer runs its own `train()`; only
 replaced, which would generate, and gives what that would have made of these tokens. A time goes from
 `on_step_begin` to the end of `on_step_end`, which moves the teacher. One update warms up.
 
-TRL's micro-batches are --trl-rows sequences, padded to the longest of the batch; ours hold up to
---micro-batch-tokens. What cannot be matched: TRL bounds no probability ratio and has no importance weight
-from the sampler's log-probs in an on-policy step, so ours are off; it rounds the head's logits to --dtype,
-where ours are summed in float32.
+What cannot be matched. TRL's micro-batches are --trl-rows sequences, padded to the longest of the batch, and
+its attention takes a mask; ours hold up to --micro-batch-tokens, sorted by length, on a GPU packed. TRL
+rounds the head's logits to --dtype, ours are summed in float32. TRL bounds no probability ratio, and in an
+on-policy step has no importance weight: here neither do we, though RESD's own loss has both.
 
 "s": seconds per update, the median, or on a CPU, which others share, the best. "resp/s", "all/s": response
 tokens, and these with the student's prompts, per second. "x": times ours. "peak": GiB at most, "kept" between
@@ -45,6 +45,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -56,8 +57,8 @@ from resd.config import DistillationConfig, OptimizerConfig, RolloutConfig, RunC
 from resd.learner.learner import Learner
 from resd.learner.teacher import make_teacher
 from resd.objectives.chunked import Projection
-from resd.objectives.losses import SampledTokens, distillation_loss
 from resd.objectives.divergence import Divergence
+from resd.objectives.losses import SampledTokens, distillation_loss
 from resd.objectives.objective import Objective
 from resd.records import TrainingExample
 
@@ -396,7 +397,7 @@ def trl_loss_alone(run: Run, trainer: Any, batch: dict[str, Tensor]) -> int:
         return memory_alone(run, loss, trained)
 
 
-def row(run: Run, name: str, measure: Callable[[], Measured], base: float | None) -> dict[str, Any]:
+def row(run: Run, name: str, measure: Callable[[], Measured]) -> dict[str, Any]:
     gc.collect()  # the side before, which goes in circles
     try:
         result = measure()
@@ -408,17 +409,18 @@ def row(run: Run, name: str, measure: Callable[[], Measured], base: float | None
     tokens = response + sum(len(example.prompt_ids) for example in run.examples)
     memory = {key: getattr(result, key) / 2**30 if run.on_gpu else None for key in ("peak", "kept", "alone")}
     about = {"entry": name, "s": seconds, "resp/s": response / seconds, "all/s": tokens / seconds}
-    return about | {"x": seconds / (base or seconds), "loss": result.loss, "norm": result.norm} | memory
+    return about | {"loss": result.loss, "norm": result.norm} | memory
 
 
 def rows_of_table(run: Run) -> Iterator[dict[str, Any]]:
-    first = row(run, f"ours, {run.shape.micro_batch_tokens:,} tokens", lambda: ours(run), None)
+    first = row(run, f"ours, {run.shape.micro_batch_tokens:,} tokens", partial(ours, run))
     yield first
     if importlib.util.find_spec("trl") is None:
         yield {"entry": "TRL", "note": "not installed: pip install trl==1.16.0"}
         return
     for count in run.shape.trl_rows:
-        yield row(run, f"TRL, {count} sequences", lambda count=count: trl(run, count), first.get("s"))  # type: ignore[misc]
+        values = row(run, f"TRL, {count} sequences", partial(trl, run, count))
+        yield values | ({"x": values["s"] / first["s"]} if "s" in values and "s" in first else {})
 
 
 COLUMNS = {"s": 3, "resp/s": 0, "all/s": 0, "x": 2, "peak": 2, "kept": 2, "alone": 2, "loss": 6, "norm": 5}
@@ -440,7 +442,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Run, argparse.Namespace]:
     )
     parser.add_argument("--micro-batch-tokens", type=int)
     parser.add_argument("--trl-rows", type=int, nargs="+", help="divisors of the number of sequences")
-    parser.add_argument("--no-checkpointing", action="store_false", dest="checkpointing", default=None)
+    parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="of activations")
     parser.add_argument("--updates", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)

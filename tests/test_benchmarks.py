@@ -99,9 +99,9 @@ def test_trl_is_taken_from_two_files(objective: Any, tmp_path: Path) -> None:
     assert objective.trl_functions(tmp_path / "trl") == ("kernel", "loss")
 
 
-def rows_of_update(update_step: Any, folder: Path) -> list[dict[str, Any]]:
+def rows_of_update(update_step: Any, folder: Path, *more: str) -> list[dict[str, Any]]:
     arguments = ["--device", "cpu", "--dtype", "float32", "--updates", "1", "--json", str(folder / "results")]
-    update_step.main(arguments)
+    update_step.main([*arguments, *more])
     rows: list[dict[str, Any]] = json.loads((folder / "results").read_text())
     return rows
 
@@ -154,9 +154,10 @@ def test_trl_is_given_the_same_tokens(update_step: Any) -> None:
         assert taught[i, taught_mask[i]].tolist() == [*example.teacher_prompt_ids, *example.response_ids]
 
 
-def test_trl_makes_the_same_update(update_step: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["--checkpointing", "--no-checkpointing"])
+def test_trl_makes_the_same_update(update_step: Any, tmp_path: Path, more: str) -> None:
     pytest.importorskip("trl")
-    ours, *theirs = rows_of_update(update_step, tmp_path)
+    ours, *theirs = rows_of_update(update_step, tmp_path, more)
     assert len(theirs) == 2
     for row in theirs:
         assert row["loss"] == pytest.approx(ours["loss"], rel=1e-5)
