@@ -6,9 +6,9 @@
 
 Both sides start from the same random weights (float32; computed in --dtype under autocast) and learn from the
 same tokens, drawn with a fixed seed: ragged prompts, longer teacher prompts, and responses whose lengths are
-log-uniform between the two of --lengths. No two prompts begin alike. Both minimise the mean over sequences of the mean over tokens of the
-reverse KL on the student's top 100 and a tail, with fused AdamW, no weight decay, the gradient's norm bounded
-by 1, an EMA teacher, and activation checkpointing on both or on neither.
+log-uniform between the two of --lengths. No two prompts begin alike. Both minimise the mean over sequences of
+the mean over tokens of the reverse KL on the student's top 100 and a tail, with fused AdamW, no weight decay,
+the gradient's norm bounded by 1, an EMA teacher, and activation checkpointing on both or on neither.
 
 In the time of an update, on both sides: teacher forward, student forward, loss, backward, norm and clipping,
 optimizer step, EMA, and what the side logs about its loss. On ours also: from lists of tokens to tensors on
