@@ -44,6 +44,16 @@ class RolloutConfig(Section):
     thinking: bool = True
 
 
+class GenerationConfig(Section):
+    """Who decodes. All but `engine` is for vLLM, by the names that it has there."""
+
+    engine: Literal["decoder", "vllm"] = "decoder"
+    gpu_memory_utilization: float = Field(0.4, gt=0, lt=1)  # share of each GPU, while awake
+    tensor_parallel_size: int = Field(1, ge=1)
+    max_model_len: int | None = Field(None, ge=1)  # prompt and response; None: the model's positions
+    prefix_caching: bool = True
+
+
 class StreamConfig(Section):
     batch_size: int = Field(32, ge=1)  # problems per batch; each problem is in one batch only
     updates_per_batch: int = Field(4, ge=1)  # K
@@ -216,6 +226,7 @@ class RunConfig(Section):
     ] = "seq_mean_including_empty"
     environment: EnvironmentConfig = EnvironmentConfig()
     rollout: RolloutConfig = RolloutConfig()
+    generation: GenerationConfig = GenerationConfig()
     stream: StreamConfig = StreamConfig()
     context: ContextConfig = ContextConfig()
     distillation: DistillationConfig = DistillationConfig()
@@ -238,6 +249,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"context.author teacher needs teacher.kind ema or frozen: a teacher of kind "
                 f"{self.teacher.kind} scores with the student's weights"
+            )
+        if self.context.author == "teacher" and self.generation.engine == "vllm":
+            raise ValueError(
+                "context.author teacher would need a second vLLM engine on the same GPU: set "
+                "generation.engine to decoder or context.author to student"
             )
         snapshot_every = self.context.snapshot_every if self.context.mode == "per_example" else None
         if snapshot_every and snapshot_every >= self.stream.updates_per_batch:

@@ -76,8 +76,7 @@ class Grammars:
         return self._compiled[text]
 
     def _compile(self, schema: str) -> LLMatcher:
-        grammar = _GRAMMAR + json.dumps({**json.loads(schema), "x-guidance": JSON_STYLE})
-        matcher = LLMatcher(self.vocabulary.grammar_tokenizer, grammar, log_level=0)
+        matcher = LLMatcher(self.vocabulary.grammar_tokenizer, grammar_text(json.loads(schema)), log_level=0)
         if matcher.is_error():
             raise ResdError(
                 f"the schema {schema[:80]} cannot be enforced: {matcher.get_error().splitlines()[0]}"
@@ -122,6 +121,12 @@ class Constraint:
             return token, True
         chosen = self._closable(token, remaining - 1)
         return chosen, chosen == token
+
+    def way_out(self, remaining: int) -> int:
+        """The next token of a short way to the end, when `remaining` are left, this one included."""
+        path = closing_path(self._vocabulary, self._matcher, remaining - 1)
+        assert path is not None, "a constrained reply can no longer be closed"
+        return path[0] if path else self._vocabulary.stop_ids[0]
 
     def _closable(self, token: int, left: int) -> int:
         """Consume `token`, or the way out where the `left` tokens behind it could not close and stop."""
@@ -189,6 +194,11 @@ class Thought:
         return 0 if self.optional else len(self._closing)
 
     @property
+    def kept(self) -> int:
+        """Tokens that it leaves to its marker and to the document."""
+        return self._reserve + len(self._closing)
+
+    @property
     def over(self) -> bool:
         return self._tail == self._marker
 
@@ -196,7 +206,7 @@ class Thought:
         mask = np.zeros(len(self._vocabulary), dtype=bool)
         if self._opener is not None:
             mask[self._opener] = True
-        elif self._forced or remaining <= self._reserve + len(self._closing):
+        elif self._forced or remaining <= self.kept:
             self._forced = self._forced or list(self._closing)
             mask[self._forced[0]] = True
         else:
@@ -212,6 +222,11 @@ class Thought:
         self._forced = self._forced[1:]
         self._tail = (self._tail + self._vocabulary.tokens[token])[-len(self._marker) :]
         return True
+
+
+def grammar_text(schema: Mapping[str, Any]) -> str:
+    """A schema as a grammar of llguidance."""
+    return _GRAMMAR + json.dumps({**schema, "x-guidance": JSON_STYLE})
 
 
 def mask_of(matcher: LLMatcher, size: int) -> NDArray[np.bool_]:

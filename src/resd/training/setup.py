@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from resd.algorithms.base import Algorithm
 from resd.algorithms.grpo import GRPO
@@ -19,8 +22,10 @@ from resd.context.updater import ContextUpdater
 from resd.generation.decoder import Decoder
 from resd.generation.engine import GenerationEngine
 from resd.generation.forward import text_config
+from resd.generation.vllm import Reference, VLLMEngine, forward_logprobs
+from resd.generation.vllm_runtime import check_vllm
 from resd.learner.learner import Learner
-from resd.learner.model import load_model, load_tokenizer, resolve_device
+from resd.learner.model import autocast, load_model, load_tokenizer, resolve_device, resolve_dtype
 from resd.learner.teacher import make_teacher
 from resd.records import ResdError
 from resd.training import checkpoint, journal
@@ -42,7 +47,7 @@ def build(config: RunConfig, *, resume: bool = False, watch: Sink | None = None)
     ResdError for what a user can mend.
     """
     environment, plan = check_run(config)
-    device = resolve_device(config.device)
+    device = find_device(config)
     folder = Path(config.output)
     check_folder(folder, config, resume=resume)
     found = checkpoint.latest(folder / "checkpoints")
@@ -86,20 +91,46 @@ def evaluate_model(config: RunConfig) -> Evaluation:
     """Held-out results of `config.model`, as a run with this configuration would measure them."""
     environment, _ = check_run(config)
     tokenizer = load_tokenizer(config.model)
-    engine = make_engine(load_model(config.model, resolve_device(config.device)), tokenizer, config)
+    engine = make_engine(load_model(config.model, find_device(config)), tokenizer, config)
     with engine.awake():
         return evaluate(engine, environment, tokenizer, config.evaluation, config.rollout)
 
 
+def find_device(config: RunConfig) -> torch.device:
+    """Where the run takes place. Raises ResdError if its engine cannot run there."""
+    device = resolve_device(config.device)
+    if config.generation.engine == "vllm":
+        check_vllm(config.generation, device.type)
+    return device
+
+
 def make_engine(model: Any, tokenizer: Any, config: RunConfig) -> GenerationEngine:
-    """The embedded decoder on the trainer's own module. Replies with a schema start behind the thinking."""
+    """The embedded decoder on the trainer's own module, or vLLM with a copy of it.
+
+    Replies with a schema start behind the thinking.
+    """
     thinks = config.rollout.thinking and THINK_CLOSE in str(tokenizer.chat_template)
-    return Decoder(
-        model,
-        tokenizer,
-        max_batch=MAX_BATCH[model.device.type],
-        grammar_after=THINK_CLOSE if thinks else None,
-    )
+    grammar_after = THINK_CLOSE if thinks else None
+    if config.generation.engine == "vllm":
+        return VLLMEngine(
+            model,
+            tokenizer,
+            config.generation,
+            grammar_after=grammar_after,
+            reference=make_reference(model, config),
+        )
+    return Decoder(model, tokenizer, max_batch=MAX_BATCH[model.device.type], grammar_after=grammar_after)
+
+
+def make_reference(model: Any, config: RunConfig) -> Reference:
+    """The trainer's own log-probs, in the dtype that it computes in."""
+    dtype = resolve_dtype(config.compute_dtype, model.device)
+
+    def logprobs(prompt: Sequence[int], reply: Sequence[int]) -> torch.Tensor:
+        with autocast(model.device, dtype):
+            return forward_logprobs(model, prompt, reply)
+
+    return logprobs
 
 
 def make_author(learner: Learner, tokenizer: Any, config: RunConfig) -> GenerationEngine | None:
