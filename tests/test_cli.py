@@ -11,9 +11,11 @@ import yaml
 
 import resd.report
 import toy
+from conftest import REPOSITORY
 from resd import environments
 from resd.cli import main
 from resd.training import setup
+from shapes import QWEN3_4B
 from support import save_tiny
 
 RUN = {
@@ -70,6 +72,31 @@ def test_a_dry_run_plans_without_torch(config: Path, tmp_path: Path) -> None:
     assert "max_updates: 5" in done.stdout
     assert "40 rollouts" in done.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_looks_ahead(capsys: pytest.CaptureFixture[str]) -> None:
+    lab = str(REPOSITORY / "examples/lab.yaml")
+    main(["train", lab, "--dry-run", "--hardware", "H100", "output=/tmp/no/such/run"])
+    said = capsys.readouterr().out
+    assert "fits into 79.0" in said
+    assert "student update" in said
+
+
+def test_what_cannot_fit_is_refused_before_torch_is_imported(config: Path, tmp_path: Path) -> None:
+    large = {**QWEN3_4B, "num_hidden_layers": 10**6}
+    (tmp_path / "model/config.json").write_text(json.dumps(large))
+    for words in (["--dry-run", "--hardware", "a100"], ["device=cpu"]):
+        done = in_new_process("train", str(config), *words)
+        assert done.returncode == 2
+        assert done.stderr.startswith("resd: memory: the update may take ")
+        assert done.stderr.count("\n") == 1
+        assert "heavy: []" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_hardware_is_for_dry_runs(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "add --dry-run" in fails(capsys, "train", str(config), "--hardware", "h200")
+    assert "choose one of" in fails(capsys, "train", str(config), "--dry-run", "--hardware", "abacus")
 
 
 def test_mistakes_are_told_before_torch_is_imported(config: Path) -> None:

@@ -70,14 +70,21 @@ def this_machine(device: str) -> Hardware:
 
 
 def this_cpu() -> Hardware:
-    """The processor that this runs on, at so much per core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processor that this runs on, at so much per core that torch will use."""
+    cores = _cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     native = _native_bfloat16()
     name = f"CPU with {cores} core{'s' * (cores > 1)}"
     return Hardware(
         name, memory, cores * CPU_MATRIX[native], cores * CPU_BANDWIDTH, CPU_LAUNCH, "cpu", native
     )
+
+
+def _cores() -> int:
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdigit() and int(threads) > 0:
+        return int(threads)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _entry(said: str) -> Hardware:

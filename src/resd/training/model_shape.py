@@ -92,11 +92,15 @@ def read_shape(folder: Path) -> ModelShape:
     path = folder / "config.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return shape_of(data.get("text_config") or data)
+        shape = shape_of(data.get("text_config") or data)
     except KeyError as error:
         raise ResdError(f"{path} does not say {error.args[0]}") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise ResdError(f"{path} is no model's configuration ({error})") from error
+    sizes = (shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.vocab, shape.positions)
+    if min(sizes) < 1:
+        raise ResdError(f"{path} is no model's configuration (a size in it is less than 1)")
+    return shape
 
 
 def shape_of(data: Mapping[str, Any]) -> ModelShape:

@@ -14,7 +14,8 @@ from resd.training import journal
 from resd.training.forecast import Choices, Forecast, Workload
 from resd.training.hardware import GIB, find, this_machine
 from resd.training.model_shape import ModelShape, read_shape
-from resd.training.plan import Plan, model_folder
+from resd.training.plan import Plan, model_folder, wrapped
+from resd.training.run_folder import check_folder
 
 # Texts are not tokenized for a forecast. The lab model's tokenizer makes 1.5 to 2.2 characters a token, those
 # with 100,000 tokens and more 3 to 4.
@@ -40,15 +41,18 @@ NOTES = {
 class Outlook:
     """A forecast, or the reason why there is none."""
 
+    config: RunConfig
     forecast: Forecast | None
     reason: str = ""
 
-    def lines(self, folder: Path) -> list[str]:
-        """For people. `folder` is the run's, which may have measurements."""
+    def lines(self) -> list[str]:
+        """For people. Where the run's folder has measurements, also how far the forecast was off."""
         if self.forecast is None:
-            return [f"forecast     none, only tokens are counted: {self.reason}"]
+            return wrapped(f"forecast     none, only tokens are counted: {self.reason}")
         lines = [*_opening(self.forecast), "", *_memory(self.forecast), "", *_time(self.forecast)]
-        return lines + [line for table in measured_lines(self.forecast, folder) for line in ("", *table)]
+        for table in _measured(self.forecast, self.config):
+            lines += ["", *table]
+        return lines
 
     def check(self) -> None:
         """Raises ResdError for a run that does not fit once its lengths reach their limits."""
@@ -72,14 +76,16 @@ def look_ahead(
     named = find(hardware) if hardware else None
     folder = model_folder(config.model)
     if folder is None:
-        return Outlook(None, f"{config.model} is a hub name, and no local folder says how large it is")
+        return Outlook(
+            config, None, f"{config.model} is a hub name, and no local folder says how large it is"
+        )
     try:
         shape = read_shape(folder)
         machine = named or this_machine(config.device)
     except ResdError as error:
-        return Outlook(None, str(error))
+        return Outlook(config, None, str(error))
     work = workload(config, plan, prompt_tokens(problems), shape)
-    return Outlook(Forecast(shape, machine, work, choices(config)))
+    return Outlook(config, Forecast(shape, machine, work, choices(config)))
 
 
 def prompt_tokens(problems: Sequence[Problem]) -> int:
@@ -158,25 +164,26 @@ def _mend(run: Forecast) -> str:
 
 
 def _opening(run: Forecast) -> list[str]:
-    shape, hardware = run.shape, run.hardware
+    shape, hardware, work = run.shape, run.hardware, run.workload
     experts = f", {shape.active / 1e9:.3g} for each token" if shape.experts else ""
-    return [
+    told = (
         f"model        {shape.parameters / 1e9:.3g} billion parameters{experts}: {shape.layers} layers, "
         f"hidden {shape.hidden}, vocabulary {shape.vocab:,}",
         f"hardware     {hardware.name}: {_gib(hardware.memory)} GiB, {hardware.matrix / 1e12:.3g} TFLOP/s "
         f"reached, {hardware.bandwidth / 1e9:,.0f} GB/s",
-        f"lengths      as long as allowed: prompts about {run.workload.prompt:,} tokens, replies "
-        f"{run.workload.reply:,.0f}, teacher prompts {run.workload.teacher_prompt:,.0f}",
-    ]
+        f"lengths      at most: prompts about {work.prompt:,} tokens, replies {work.reply:,.0f}, teacher "
+        f"prompts {work.teacher_prompt:,.0f}",
+    )
+    return [line for sentence in told for line in wrapped(sentence)]
 
 
 def _memory(run: Forecast) -> list[str]:
     redone, kept = run.activations(True), run.activations(False)
     how = {
         **NOTES,
-        "activations": f"of {run.student_tokens:,.0f} tokens: {_gib(redone)} with activation checkpointing, "
-        f"{_gib(kept)} without",
-        "tiles of the loss": "logits, their gradients, the head's gradient, rounded heads",
+        "activations": f"{run.student_tokens:,.0f} tokens: {_gib(redone)} checkpointed, "
+        f"{_gib(kept)} kept whole",
+        "tiles of the loss": "logits and their gradients, the head's, rounded heads",
         "KV cache": f"{run.cache_bytes_per_token / 1024:,.0f} KiB a token",
     }
     sections = (("always", run.standing), ("decoding", run.generating), ("update", run.updating))
@@ -205,10 +212,18 @@ def _time(run: Forecast) -> list[str]:
     return [head, *rows, f"{'':<12} {'the run, at most':<26}{'':>17}{_duration(run.run_seconds):>11}"]
 
 
-def measured_lines(run: Forecast, folder: Path) -> Iterator[list[str]]:
-    """How far the forecast was off, where the folder has measurements."""
+def _measured(run: Forecast, config: RunConfig) -> Iterator[list[str]]:
+    """How far the forecast was off, where the run's folder has measurements of this configuration."""
+    folder = Path(config.output)
     metrics, timing = (journal.read(folder / name) for name in (journal.METRICS, journal.TIMING))
     found = {name: [row[key] for row in timing if (key := f"timing_s/{name}") in row] for name in TIMED}
+    if not timing:
+        return
+    try:
+        check_folder(folder, config, resume=True)
+    except ResdError as error:
+        yield wrapped(f"measured     not compared: {error}")
+        return
     if any(found.values()):
         yield list(_off_by(run, replace(run, workload=lengths_of(run.workload, metrics)), found, folder))
     if peaks := [row[PEAK] for row in (*metrics, *timing) if PEAK in row]:
@@ -240,7 +255,8 @@ def lengths_of(work: Workload, metrics: Sequence[Mapping[str, Any]]) -> Workload
 def _off_by(
     limits: Forecast, run: Forecast, found: Mapping[str, Sequence[float]], folder: Path
 ) -> Iterator[str]:
-    yield f"measured in {folder}, medians of {max(map(len, found.values()))} or fewer"
+    updates, evaluations = len(found["update"]), len(found["evaluation"])
+    yield from wrapped(f"measured     medians of {updates} updates and {evaluations} evaluations in {folder}")
     yield f"{'':<12} {'':<36}{'at most':>9}{'at its lengths':>16}{'measured':>10}{'off':>7}"
     for name, seconds in found.items():
         if not seconds:

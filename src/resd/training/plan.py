@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +39,18 @@ class Plan:
             f"context      {self.context_tokens:,} tokens at most for reflections, tags and curation",
             f"evaluations  {self.evaluations} of {self.evaluation_samples} samples, "
             f"{self.evaluation_tokens:,} tokens at most in all",
-            f"writes       {output}/: config.yaml, metrics.jsonl, timing.jsonl, playbook.jsonl, rollouts/, "
-            "evaluations/, checkpoints/, report.html",
+            *wrapped(
+                f"writes       {output}/: config.yaml, metrics.jsonl, timing.jsonl, playbook.jsonl, "
+                "rollouts/, evaluations/, checkpoints/, report.html"
+            ),
         ]
+
+
+def wrapped(line: str) -> list[str]:
+    """In lines of 100 columns, what follows indented as the tables of a plan are."""
+    return textwrap.wrap(
+        line, 100, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def check_run(config: RunConfig) -> tuple[Environment, Plan]:
