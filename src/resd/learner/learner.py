@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,41 +12,21 @@ from torch import Tensor
 
 from resd.config import RunConfig, SRPOConfig
 from resd.learner.attention import packable, packing
-from resd.learner.layout import MicroBatch, build_micro_batches
 from resd.learner.model import autocast, body, recomputing, resolve_dtype
 from resd.learner.optimizer import Optimizer, StepResult
-from resd.learner.scoring import LOGITS_DIFFER, Distillation, PolicyGradient
+from resd.learner.scoring import Distillation, PolicyGradient
 from resd.learner.student import Score, Student
 from resd.learner.teacher import Teacher
+from resd.learner.totals import Metrics, Totals, step_metrics, teacher_metrics
+from resd.learner.works import Route, Work, make_works, route
 from resd.objectives.chunked import Projection, Stats
-from resd.objectives.losses import SampledTokens, token_statistics
+from resd.objectives.losses import token_statistics
 from resd.objectives.objective import Objective
-from resd.objectives.weighting import entropy_weights, token_weights
+from resd.objectives.weighting import entropy_weights
 from resd.records import TrainingExample
-
-Metrics = dict[str, float]
 
 # Parameters from which on what a forward keeps is a matter of gigabytes.
 LARGE = 200_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Examples, by index, that take the same path: with or without a teacher, distilled or not."""
-
-    indices: list[int]
-    with_teacher: bool
-    distilled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One micro-batch of a route. `teacher` is what its teacher makes of it, where that is known already."""
-
-    route: Route
-    batch: MicroBatch
-    tokens: SampledTokens
-    teacher: Sequence[Projection] = ()
 
 
 class Learner:
@@ -88,8 +68,8 @@ class Learner:
         if result.taken:
             self.teacher.update()
         trained = [index for one in routes for index in one.indices]
-        metrics = totals.metrics() | _step_metrics(result, len(trained), len(examples))
-        return metrics | _teacher_metrics(examples, routes, totals, objective)
+        metrics = totals.metrics() | step_metrics(result, len(trained), len(examples))
+        return metrics | teacher_metrics(examples, routes, totals, objective)
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizer, schedule, counters and teacher, not copied. Save the student as a model."""
@@ -120,43 +100,8 @@ class Learner:
         return loss.detach(), stats
 
     def _works(self, examples: Sequence[TrainingExample], one: Route, objective: Objective) -> list[Work]:
-        batches = build_micro_batches(
-            examples,
-            one.indices,
-            with_teacher=one.with_teacher,
-            micro_batch_tokens=self.config.optimizer.micro_batch_tokens,
-            packed=self.packed,
-            device=self.device,
-        )
-        settings = objective.distillation if one.distilled else objective.policy
-        assert settings is not None
-        scales = self._scales(examples, objective)
-        works = [Work(one, batch, self._tokens(batch, scales, settings.is_clip)) for batch in batches]
+        works = make_works(examples, one, objective, self.config, packed=self.packed, device=self.device)
         return self._by_certainty(works, objective.srpo) if one.distilled and objective.srpo else works
-
-    def _scales(self, examples: Sequence[TrainingExample], objective: Objective) -> Tensor:
-        """What each token loss of an example is multiplied by, `[B]`, normalised over the global batch.
-
-        To a policy gradient every try is a signal, also one that is no better or worse than its group.
-        """
-        signal = [objective.policy is not None or e.teacher_prompt_ids is not None for e in examples]
-        return token_weights(
-            self.config.loss_aggregation,
-            torch.tensor([len(example.response_ids) for example in examples], device=self.device),
-            torch.tensor(signal, device=self.device),
-            torch.tensor([example.weight for example in examples], device=self.device),
-            max_length=self.config.rollout.max_tokens,
-        )
-
-    def _tokens(self, batch: MicroBatch, scales: Tensor, is_cap: float | None) -> SampledTokens:
-        return SampledTokens(
-            targets=batch.student.targets,
-            weights=scales[batch.student.example],
-            rollout_logprobs=batch.rollout_logprobs,
-            is_cap=is_cap,
-            temperature=self.config.rollout.temperature,
-            top_p=self.config.rollout.top_p,
-        )
 
     def _by_certainty(self, works: Sequence[Work], config: SRPOConfig) -> list[Work]:
         """SRPO's weights. Their mean is one of all distilled tokens: hence a pass over the teacher first.
@@ -203,74 +148,5 @@ class Learner:
         return None if self.compute_dtype == torch.float32 else self.compute_dtype
 
 
-class Totals:
-    """Sums over all tokens of a step, on the device: nothing is read back before the last micro-batch."""
-
-    def __init__(self) -> None:
-        self.loss: Tensor | float = 0.0
-        self.tokens = 0
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, loss: Tensor, stats: Stats, tokens: int) -> None:
-        self.loss = self.loss + loss.detach().double()
-        self.tokens += tokens
-        for name, values in stats.items():
-            total = values.sum(dtype=torch.float64)
-            self.sums[name] = self.sums[name] + total if name in self.sums else total
-            self.counts[name] = self.counts.get(name, 0) + tokens
-
-    def metrics(self) -> Metrics:
-        """The loss, and means over the tokens that have the statistic."""
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-        return {"actor/loss": float(self.loss), "actor/trained_tokens": float(self.tokens), **means}
-
-
-def route(examples: Sequence[TrainingExample], objective: Objective) -> list[Route]:
-    """Which examples are forwarded, and how: each once at most, and none without a gradient."""
-    distilled: list[int] = []
-    guided: list[int] = []
-    alone: list[int] = []
-    for index, example in enumerate(examples):
-        prompted = example.teacher_prompt_ids is not None
-        if not example.response_ids:
-            continue
-        if objective.distillation and prompted:
-            distilled.append(index)
-        elif objective.policy and example.advantage != 0.0:
-            (guided if objective.rlsd and prompted else alone).append(index)
-    routes = [
-        Route(distilled, with_teacher=True, distilled=True),
-        Route(guided, with_teacher=True, distilled=False),
-        Route(alone, with_teacher=False, distilled=False),
-    ]
-    return [one for one in routes if one.indices]
-
-
 def _default(chosen: bool | None, otherwise: bool) -> bool:
     return otherwise if chosen is None else chosen
-
-
-def _step_metrics(result: StepResult, forwarded: int, total: int) -> Metrics:
-    return {
-        "actor/grad_norm": result.grad_norm,
-        "actor/lr": result.learning_rate,
-        "actor/skipped": float(not result.taken),
-        "actor/trained_fraction": forwarded / max(total, 1),
-    }
-
-
-def _teacher_metrics(
-    examples: Sequence[TrainingExample], routes: Sequence[Route], totals: Totals, objective: Objective
-) -> Metrics:
-    """How many examples have a teacher prompt, and the alarm for a teacher whom its prompts do not move."""
-    if not (objective.distillation or objective.rlsd):
-        return {}
-    prompted = sum(example.teacher_prompt_ids is not None for example in examples)
-    taught = [examples[index] for one in routes if one.with_teacher for index in one.indices]
-    informed = any(example.teacher_prompt_ids != example.prompt_ids for example in taught)
-    moved = float(totals.sums.get(LOGITS_DIFFER, torch.zeros(()))) > 0
-    return {
-        "self_distillation/reprompt_sample_fraction": prompted / max(len(examples), 1),
-        "self_distillation/teacher_equals_student": float(informed and not moved),
-    }

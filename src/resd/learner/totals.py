@@ -1,0 +1,65 @@
+"""The numbers of one update, from what its micro-batches made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from resd.learner.optimizer import StepResult
+from resd.learner.scoring import LOGITS_DIFFER
+from resd.learner.works import Route
+from resd.objectives.chunked import Stats
+from resd.objectives.objective import Objective
+from resd.records import TrainingExample
+
+Metrics = dict[str, float]
+
+
+class Totals:
+    """Sums over all tokens of a step, on the device: nothing is read back before the last micro-batch."""
+
+    def __init__(self) -> None:
+        self.loss: Tensor | float = 0.0
+        self.tokens = 0
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, loss: Tensor, stats: Stats, tokens: int) -> None:
+        self.loss = self.loss + loss.detach().double()
+        self.tokens += tokens
+        for name, values in stats.items():
+            total = values.sum(dtype=torch.float64)
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
+            self.counts[name] = self.counts.get(name, 0) + tokens
+
+    def metrics(self) -> Metrics:
+        """The loss, and means over the tokens that have the statistic."""
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        return {"actor/loss": float(self.loss), "actor/trained_tokens": float(self.tokens), **means}
+
+
+def step_metrics(result: StepResult, forwarded: int, total: int) -> Metrics:
+    return {
+        "actor/grad_norm": result.grad_norm,
+        "actor/lr": result.learning_rate,
+        "actor/skipped": float(not result.taken),
+        "actor/trained_fraction": forwarded / max(total, 1),
+    }
+
+
+def teacher_metrics(
+    examples: Sequence[TrainingExample], routes: Sequence[Route], totals: Totals, objective: Objective
+) -> Metrics:
+    """How many examples have a teacher prompt, and the alarm for a teacher whom its prompts do not move."""
+    if not (objective.distillation or objective.rlsd):
+        return {}
+    prompted = sum(example.teacher_prompt_ids is not None for example in examples)
+    taught = [examples[index] for one in routes if one.with_teacher for index in one.indices]
+    informed = any(example.teacher_prompt_ids != example.prompt_ids for example in taught)
+    moved = float(totals.sums.get(LOGITS_DIFFER, torch.zeros(()))) > 0
+    return {
+        "self_distillation/reprompt_sample_fraction": prompted / max(len(examples), 1),
+        "self_distillation/teacher_equals_student": float(informed and not moved),
+    }
