@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from resd.generation import decoder, forward
+from resd.generation import decoder, forward, vllm_runtime
 from resd.learner import learner
 from resd.objectives import chunked
 from resd.training import forecast, setup
@@ -51,6 +51,7 @@ def test_the_programs_constants() -> None:
     assert forecast.LARGE == learner.LARGE
     given = inspect.signature(decoder.Decoder).parameters["cache_bytes"].default
     assert given == forecast.CACHE_BYTES
+    assert int(vllm_runtime.DEFAULTS["VLLM_CPU_KVCACHE_SPACE"]) * GIB == forecast.VLLM_CPU_CACHE
 
 
 def test_what_stands() -> None:
@@ -155,6 +156,40 @@ def test_the_cache() -> None:
     long = changed(BIG, prompt=1000, longest=99_000)
     assert long._rollouts.rows(long) == 1
     assert long.generating["KV cache"] == 100_000 * 147_456
+
+
+def test_vllm_takes_its_share_while_it_is_awake() -> None:
+    """0.4 of 140 GiB are 56, of which 7.5 hold weights. Asleep there is nothing of it."""
+    run = replace(BIG, choices=Choices(True, vllm=0.4))
+    assert run.standing["decoder"] == 0
+    held = run.generating["decoder"] + run.generating["KV cache"]
+    assert held == pytest.approx(0.4 * 140 * GIB)
+    assert run.generating["decoder"] == BIG.standing["decoder"]
+    assert run._rollouts.rows(run) == 32
+    assert run.peaks["update"] == BIG.peaks["update"] - BIG.standing["decoder"]
+    two = replace(BIG, choices=Choices(True, vllm=0.4, decoders=2))
+    assert two.generating["KV cache"] == 2 * run.generating["KV cache"]
+
+
+def test_vllm_on_a_cpu_never_sleeps() -> None:
+    run = replace(BIG, hardware=ABACUS, choices=Choices(True, vllm=0.4))
+    assert run.standing["decoder"] == 4 * run.shape.parameters
+    assert run.generating["KV cache"] == forecast.VLLM_CPU_CACHE
+
+
+@pytest.mark.parametrize(("rows", "rate"), [(32, 5_900), (256, 14_500)])
+def test_what_vllm_was_measured_at(rows: int, rate: float) -> None:
+    """Tokens a second of Qwen3-4B on one H200, from prompts of a few tokens."""
+    run = replace(BIG, choices=Choices(True, vllm=0.9))
+    assert rows * 512 / Wave(rows, 16, 512, 512).seconds(run) == pytest.approx(rate, rel=0.15)
+
+
+def test_vllm_fills_the_place_of_a_reply_that_ends() -> None:
+    """512 requests in 256 rows: where replies are a quarter of the longest, that one is the time."""
+    run = replace(BIG, choices=Choices(True, vllm=0.9))
+    even, uneven = Wave(512, 16, 512, 512), Wave(512, 16, 128, 512)
+    assert even.seconds(run) > 1.9 * 512 * uneven._step(run)
+    assert uneven.seconds(run) < 1.1 * 512 * uneven._step(run)
 
 
 def test_peaks_are_sums() -> None:

@@ -165,6 +165,17 @@ def test_what_fits_after_a_change(tmp_path: Path, optimizer: dict[str, Any], men
     look_ahead(config, make_plan(config, 1024, 10), PROBLEMS, "h200").check()
 
 
+def test_an_engine_without_room(tmp_path: Path) -> None:
+    """0.05 of 140 GiB are less than the weights; 0.06 leave 0.9 GiB, and 4,000 + 1,024 tokens take 0.7."""
+    engine = {"engine": "vllm", "gpu_memory_utilization": 0.05}
+    with pytest.raises(
+        ResdError, match=r"gpu_memory_utilization 0\.05 .* leaves 0\.00 GiB .* 5,024 tokens needs"
+    ):
+        ahead(configured(tmp_path, generation=engine)).check()
+    ahead(configured(tmp_path, generation={**engine, "gpu_memory_utilization": 0.06})).check()
+    assert choices(configured(tmp_path, generation={"engine": "vllm"})).vllm == 0.4
+
+
 def test_rows_that_are_too_long_by_themselves(tmp_path: Path) -> None:
     config = configured(tmp_path, rollout={"max_tokens": 200_000})
     with pytest.raises(ResdError, match=r"lower rollout\.max_tokens and context\.max_prompt_tokens"):

@@ -56,8 +56,11 @@ class Outlook:
 
     def check(self) -> None:
         """Raises ResdError for a run that does not fit once its lengths reach their limits."""
-        if self.forecast is not None and self.forecast.peak > self.forecast.hardware.memory:
+        if self.forecast is None:
+            return
+        if self.forecast.peak > self.forecast.hardware.memory:
             raise ResdError(refusal(self.forecast))
+        _check_engine(self.forecast)
 
     def check_standing(self) -> None:
         """Raises ResdError for a run that does not fit, whatever its lengths."""
@@ -124,6 +127,7 @@ def choices(config: RunConfig) -> Choices:
     return Choices(
         teacher_copy=config.algorithm != "grpo" and config.teacher.kind != "live",
         decoders=2 if author else 1,
+        vllm=config.generation.gpu_memory_utilization if config.generation.engine == "vllm" else None,
         bfloat16=None if config.compute_dtype == "auto" else config.compute_dtype == "bfloat16",
         checkpointing=config.optimizer.activation_checkpointing,
     )
@@ -137,6 +141,18 @@ def refusal(run: Forecast) -> str:
     return (
         f"memory: the {doing} may take {_gib(peak)} GiB, of which {name} {_gib(size)}, and "
         f"{run.hardware.name} has {_gib(run.hardware.memory)}; {_mend(run)}"
+    )
+
+
+def _check_engine(run: Forecast) -> None:
+    """Raises ResdError where vLLM has no room for the longest request."""
+    needed = run.longest_columns * run.cache_bytes_per_token
+    if run.choices.vllm is None or run.cache_room >= needed:
+        return
+    raise ResdError(
+        f"memory: generation.gpu_memory_utilization {run.choices.vllm} of {run.hardware.name} leaves "
+        f"{_gib(max(0, run.cache_room))} GiB for keys and values, and a request of "
+        f"{run.longest_columns:,.0f} tokens needs {_gib(needed)}; raise it, or shorten prompts and replies"
     )
 
 
