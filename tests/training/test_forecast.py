@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resd.generation import decoder, forward, vllm_runtime
 from resd.learner import learner
@@ -190,6 +192,25 @@ def test_vllm_fills_the_place_of_a_reply_that_ends() -> None:
     even, uneven = Wave(512, 16, 512, 512), Wave(512, 16, 128, 512)
     assert even.seconds(run) > 1.9 * 512 * uneven._step(run)
     assert uneven.seconds(run) < 1.1 * 512 * uneven._step(run)
+
+
+def test_the_mask_of_a_long_prompt() -> None:
+    """Of 50,000 tokens, each of which may see 50,000 columns: 4 bytes for each pair."""
+    grown = changed(BIG, context_prompt=50_000).generating["workspace"]
+    before = changed(BIG, context_prompt=16_384).generating["workspace"]
+    more = 50_000 - 16_384
+    assert grown - before == 4 * (50_000**2 - 16_384**2) + 3 * more * 9728 * 2
+
+
+@given(st.integers(1, 300), st.integers(1, 5000), st.integers(0, 9000), st.integers(1, 40_000))
+def test_a_micro_batch_keeps_its_limit(attempts: int, prompt: int, teacher: int, limit: int) -> None:
+    run = changed(
+        BIG, attempts=attempts, prompt=prompt, teacher_prompt=teacher, micro_batch_tokens=limit, reply=100
+    )
+    longer = max(prompt, teacher) + 100
+    assert 1 <= run.rows <= attempts
+    assert run.rows == 1 or run.rows * longer <= limit
+    assert run.rows == attempts or (run.rows + 1) * longer > limit
 
 
 def test_peaks_are_sums() -> None:

@@ -47,9 +47,10 @@ def test_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, said: str, known:
     assert (found.matrix, found.memory) == (GPUS[known].matrix, mebibytes * 2**20)
 
 
-def test_a_gpu_that_is_not_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    smi(monkeypatch, "NVIDIA L4, 23034\n")
-    with pytest.raises(ResdError, match=r"NVIDIA L4 is not in the table.*--hardware"):
+@pytest.mark.parametrize("said", ["NVIDIA L4, 23034", "NVIDIA RTX A1000, 8188", "NVIDIA H100, [N/A]"])
+def test_a_gpu_that_is_not_in_the_table(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    smi(monkeypatch, f"{said}\n")
+    with pytest.raises(ResdError, match=r"^NVIDIA [\w ]+ is not in the table.*--hardware"):
         this_machine("cuda")
     assert this_machine("cpu").device == "cpu"
 

@@ -190,6 +190,14 @@ def test_a_hub_name(tmp_path: Path) -> None:
     found.check_standing()
 
 
+def test_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit on one device may be sharded over several."""
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    found = ahead(configured(tmp_path), "rtx4090")
+    assert "several processes" in " ".join(found.lines())
+    found.check_standing()
+
+
 def test_a_folder_that_says_too_little(tmp_path: Path) -> None:
     config = configured(tmp_path)
     (tmp_path / "model/config.json").write_text("{}")

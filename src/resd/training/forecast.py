@@ -27,6 +27,8 @@ LARGE = 200_000_000  # learner.learner: parameters from which on a GPU computes 
 BASE_BYTES = 1 << 30
 # Gradients of an MLP's three intermediate results live at once while a layer goes backward.
 TRANSIENT = 3
+# Of what a prefill may see, for each of its tokens and columns: twice as a boolean, once in bfloat16.
+MASK_BYTES = 4
 # The loss takes this times its four matrix products: 126 ms for 93.5 ms of them on an H200.
 LOSS_FACTOR = 1.35
 # What a layer keeps is written once, read again at least once, and its gradient as often. On a CPU the caches
@@ -116,7 +118,9 @@ class Forecast:
         cache = max(wave.rows(self) * wave.columns for wave in waves) * self.cache_bytes_per_token
         return {
             "KV cache": round(cache) if self.choices.vllm is None else VLLM_CPU_CACHE,
-            "workspace": BASE_BYTES + TRANSIENT * prefilled * self._mlp_width * self._decoded_bytes,
+            "workspace": BASE_BYTES
+            + TRANSIENT * prefilled * self._mlp_width * self._decoded_bytes
+            + MASK_BYTES * prefilled * self._longest_prompt,
         }
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,10 +90,9 @@ def _cores() -> int:
 
 def _entry(said: str) -> Hardware:
     """From a line of nvidia-smi, as "NVIDIA H200, 143771": its entry, with its own memory in MiB."""
-    name, _, mebibytes = said.rpartition(",")
-    key = name.lower().replace(" ", "")
-    found = next((gpu for known, gpu in GPUS.items() if known in key), None)
-    if found is None:
+    name, _, mebibytes = said.rpartition(", ")
+    found = next((gpu for gpu in GPUS.values() if re.search(rf"\b{gpu.name}\b", name)), None)
+    if found is None or not mebibytes.isdigit():
         raise ResdError(f"{name} is not in the table; name what is nearest to it with --hardware")
     return replace(found, name=name, memory=int(mebibytes) << 20)
 
