@@ -80,9 +80,7 @@ def look_ahead(
     named = find(hardware) if hardware else None
     folder = model_folder(config.model)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return Outlook(
-            config, None, "the run is shared by several processes, and a forecast is of one device"
-        )
+        return Outlook(config, None, "several processes share the run, and a forecast is of one device")
     if folder is None:
         return Outlook(
             config, None, f"{config.model} is a hub name, and no local folder says how large it is"
