@@ -212,7 +212,7 @@ def test_new_weights_change_what_is_generated(tested: Subject) -> None:
         {k: v.clone() for k, v in tested.model.named_parameters()},
         model_of(8).to(tested.model.device),
     )
-    asked = requests(prompts([20, 20]), max_tokens=12)
+    asked = requests(prompts([200, 20]), max_tokens=12)  # longer than a block of any prefix cache
     first = generate(tested.engine, asked)
     try:
         tested.engine.load_weights(trained.named_parameters(), 3)

@@ -68,7 +68,7 @@ class VLLMEngine:
         self._ids = count()
         self._tensors: dict[str, Tensor] = {}
         self._version = 0
-        self._sleeps = model.device.type == "cuda"
+        self._sleeps = vllm_runtime.can_sleep(model)
         self._asleep = False
         self._folder = TemporaryDirectory(prefix="resd-vllm-")
         self._llm = vllm_runtime.start(model, tokenizer, config, self._dtype, Path(self._folder.name))
@@ -185,7 +185,7 @@ class VLLMEngine:
         self._drop_finished()
 
     def _checked(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        own = dict(self._model.named_parameters())
+        own = vllm_runtime.own_tensors(self._model)
         for name, tensor in tensors.items():
             if name not in own or own[name].shape != tensor.shape:
                 raise ResdError(
@@ -213,6 +213,7 @@ class VLLMEngine:
 
     def _sleep(self) -> None:
         if self._sleeps:
+            self._abandon(dict(self._open))
             self._llm.reset_prefix_cache()
             self._llm.sleep(level=2)
             self._asleep = True

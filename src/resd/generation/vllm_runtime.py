@@ -26,7 +26,7 @@ OLDEST, TOO_NEW = (0, 25), (0, 33)
 REQUIRED = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 DEFAULTS = {
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",  # each push of float32 weights would warn of each tensor
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
@@ -58,7 +58,6 @@ def start(model: Any, tokenizer: Any, config: GenerationConfig, dtype: torch.dty
     from vllm import EngineArgs, LLMEngine
 
     _describe(model, tokenizer, folder)
-    on_cuda = model.device.type == "cuda"
     arguments = EngineArgs(
         model=str(folder),
         load_format="dummy",
@@ -70,8 +69,8 @@ def start(model: Any, tokenizer: Any, config: GenerationConfig, dtype: torch.dty
         enable_prefix_caching=config.prefix_caching,
         tensor_parallel_size=config.tensor_parallel_size,
         distributed_executor_backend="external_launcher" if _processes() > 1 else None,
-        enable_sleep_mode=on_cuda,
-        enforce_eager=not on_cuda,
+        enable_sleep_mode=can_sleep(model),
+        enforce_eager=model.device.type == "cpu",  # what is compiled there costs more than it saves
         disable_log_stats=True,
         logprobs_mode="processed_logprobs",
         structured_outputs_config={"backend": "guidance"},
@@ -87,12 +86,26 @@ def start(model: Any, tokenizer: Any, config: GenerationConfig, dtype: torch.dty
         ) from error
 
 
+def can_sleep(model: Any) -> bool:
+    """Whether the engine can let go of its memory where the model is."""
+    return bool(model.device.type == "cuda")
+
+
 def push(llm: Any, model: Any, tensors: Mapping[str, Tensor]) -> None:
     """Put all of the model's weights, by parameter name, into the engine."""
     weights = checkpoint_names(model, tensors)
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
-    if model.device.type == "cpu" and text_config(model).tie_word_embeddings:
-        llm.apply_model(_repack_head)
+    if model.device.type == "cpu":
+        if text_config(model).tie_word_embeddings:
+            llm.apply_model(_repack_head)
+        llm.apply_model(_repack_experts)
+
+
+def own_tensors(model: Any) -> dict[str, Tensor]:
+    """What a checkpoint holds of a model, by name in memory; a tied head is not there twice."""
+    saved = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    return dict(model.named_parameters()) | buffers
 
 
 def checkpoint_names(model: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -114,6 +127,13 @@ def _repack_head(model: nn.Module) -> None:
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
     dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
+
+
+def _repack_experts(model: nn.Module) -> None:
+    """On a CPU, experts are packed when the engine starts, and reloading leaves them plain."""
+    for layer in model.modules():
+        if kernel := getattr(getattr(layer, "quant_method", None), "moe_kernel", None):
+            kernel.fused_experts.process_weights_after_loading(layer)
 
 
 def _describe(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -23,7 +23,7 @@ from resd.generation.decoder import Decoder
 from resd.generation.engine import GenerationEngine
 from resd.generation.forward import text_config
 from resd.generation.vllm import Reference, VLLMEngine, forward_logprobs
-from resd.generation.vllm_runtime import check_vllm
+from resd.generation.vllm_runtime import check_vllm, max_length
 from resd.learner.learner import Learner
 from resd.learner.model import autocast, load_model, load_tokenizer, resolve_device, resolve_dtype
 from resd.learner.teacher import make_teacher
@@ -145,7 +145,7 @@ def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
 
     Otherwise a run ends at the first playbook, or attempt, that is too long. Raises ResdError for no room.
     """
-    context, positions = config.context, int(text_config(model).max_position_embeddings)
+    context, positions = config.context, longest_sequence(config, model)
     rollout = config.rollout.max_tokens if context.student_playbook else 0
     reply = max(context.max_reflection_tokens, context.max_curation_tokens, rollout)
     if config.algorithm != "resd" or context.max_prompt_tokens + reply <= positions:
@@ -159,6 +159,13 @@ def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
     return config.model_copy(
         update={"context": context.model_copy(update={"max_prompt_tokens": positions - reply})}
     )
+
+
+def longest_sequence(config: RunConfig, model: Any) -> int:
+    """Tokens of prompt and reply that the engine takes."""
+    if config.generation.engine == "vllm":
+        return max_length(model, config.generation)
+    return int(text_config(model).max_position_embeddings)
 
 
 def make_context(config: RunConfig, engine: GenerationEngine, tokenizer: Any) -> ContextUpdater | None:
