@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-# The least share of all tokens that must be saved. Below it the second call and the merging cost more.
-PAYS_FROM = 0.2
+# The least share of all tokens that must be saved. With 4 billion parameters on an H200 scoring is 1.12 times
+# as fast at 0.19, 1.02 times at 0.11, and 0.96 times at 0.06: attention takes two calls.
+PAYS_FROM = 0.15
 
 
 class SharedPrefix:
