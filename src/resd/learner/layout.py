@@ -46,16 +46,19 @@ def build_micro_batches(
     with_teacher: bool,
     micro_batch_tokens: int,
     packed: bool = False,
+    share_prefix: bool = True,
     device: torch.device | str = "cpu",
 ) -> list[MicroBatch]:
     """Micro-batches over `examples[i] for i in indices`, similar lengths together.
 
     Neither side has more than `micro_batch_tokens`, padding included, but for a single example that is
-    longer. Raises ResdError for an example that cannot be trained on.
+    longer. What the teacher's packed prompts begin with is computed once, with `share_prefix`. Raises
+    ResdError for an example that cannot be trained on.
     """
     for index in indices:
         _check(examples[index], index, with_teacher)
-    prefix = _prefix([examples[index] for index in indices]) if packed and with_teacher else None
+    sharing = packed and with_teacher and share_prefix
+    prefix = _prefix([examples[index] for index in indices]) if sharing else None
     lengths = {index: _length(examples[index], with_teacher, prefix) for index in indices}
     groups = pack(lengths, micro_batch_tokens) if packed else bucket(lengths, micro_batch_tokens)
     return [_micro_batch(examples, group, with_teacher, packed, prefix, device) for group in groups]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,16 +15,19 @@ from resd.config import RunConfig, SRPOConfig
 from resd.learner.attention import packable, packing
 from resd.learner.model import autocast, body, recomputing, resolve_dtype
 from resd.learner.optimizer import Optimizer, StepResult
+from resd.learner.parallel import ALONE, Ranks, collected, expect, named_whole, release, shard
 from resd.learner.scoring import Distillation, PolicyGradient
 from resd.learner.student import Score, Student
 from resd.learner.teacher import Teacher
 from resd.learner.totals import Metrics, Totals, step_metrics, teacher_metrics
-from resd.learner.works import Route, Work, make_works, route
+from resd.learner.works import Route, Work, make_works, route, weighted
 from resd.objectives.chunked import Projection, Stats
 from resd.objectives.losses import token_statistics
 from resd.objectives.objective import Objective
 from resd.objectives.weighting import entropy_weights
 from resd.records import TrainingExample
+
+State = dict[str, Any]
 
 # Parameters from which on what a forward keeps is a matter of gigabytes.
 LARGE = 200_000_000
@@ -33,14 +37,22 @@ class Learner:
     """Owns the student's optimizer and the teacher. `version` counts the optimizer steps taken.
 
     `total_updates` is how many the run can have at most: what the learning rate's schedule is spread over.
+    With several `ranks` each has a learner, and a call is one on every rank, with the same arguments; from
+    then on `model` and the teacher's hold this rank's shards.
     """
 
-    def __init__(self, model: Any, teacher: Teacher, config: RunConfig, *, total_updates: int) -> None:
-        self.model, self.teacher, self.config = model, teacher, config
+    def __init__(
+        self, model: Any, teacher: Teacher, config: RunConfig, *, total_updates: int, ranks: Ranks = ALONE
+    ) -> None:
+        self.model, self.teacher, self.config, self.ranks = model, teacher, config, ranks
         self.student = Student(model)
-        self.optimizer = Optimizer(model.parameters(), config.optimizer, total_steps=total_updates)
         self.device: torch.device = next(model.parameters()).device
         self.compute_dtype = resolve_dtype(config.compute_dtype, self.device)
+        if ranks.shared:
+            sharding = partial(shard, device=self.device, compute_dtype=self.compute_dtype)
+            sharding(self.student)
+            teacher.shard(self.student, sharding)
+        self.optimizer = Optimizer(model.parameters(), config.optimizer, total_steps=total_updates)
         self.packed = _default(config.optimizer.packing, packable(self.device, self.compute_dtype))
         large = self.device.type == "cuda" and model.num_parameters() > LARGE
         self.checkpointing = _default(config.optimizer.activation_checkpointing, large)
@@ -60,9 +72,12 @@ class Learner:
         advantages = torch.tensor([example.advantage for example in examples], device=self.device)
         totals = Totals()
         with self._forwards():
-            for work in [work for one in routes for work in self._works(examples, one, objective)]:
+            works = [work for one in routes for work in self._works(examples, one, objective)]
+            for number, work in enumerate(works, start=1):
+                expect(self.student, last=number == len(works))
                 loss, stats = self._backward(work, advantages, objective)
-                totals.add(loss, stats, len(work.tokens.targets))
+                totals.add(work, loss, stats)
+        totals = totals.over(self.ranks)
         idle = StepResult(False, 0.0, self.optimizer.learning_rate())
         result = self.optimizer.step() if routes else idle
         if result.taken:
@@ -71,11 +86,28 @@ class Learner:
         metrics = totals.metrics() | step_metrics(result, len(trained), len(examples))
         return metrics | teacher_metrics(examples, routes, totals, objective)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Optimizer, schedule, counters and teacher, not copied. Save the student as a model."""
-        return {"optimizer": self.optimizer.state_dict(), "teacher": self.teacher.state_dict()}
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The student's parameters by name, whole, one at a time."""
+        return named_whole(self.model.named_parameters())
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def teacher_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Those that an EMA or a frozen teacher scores with."""
+        return named_whole(self.teacher.model.named_parameters())
+
+    def model_state(self) -> State:
+        """What the student is saved as. Not copied; on rank 0 alone where there are several."""
+        return self._collected(self.model.state_dict())
+
+    def state_dict(self) -> State:
+        """Optimizer, schedule, counters and teacher, likewise: the same for any number of ranks."""
+        state = {"optimizer": self.optimizer.state_dict(), "teacher": self.teacher.state_dict()}
+        return self._collected(state)
+
+    def _collected(self, state: State) -> State:
+        return collected(state, self.ranks) if self.ranks.shared else state
+
+    def load_state_dict(self, state: State) -> None:
+        """A state from `state_dict`, of a run of any number of ranks. Read it on each."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.teacher.load_state_dict(state["teacher"])
 
@@ -88,6 +120,8 @@ class Learner:
             if self.checkpointing:
                 stack.enter_context(recomputing(self.student.body))
             yield
+        for network in (self.student, self.teacher.network):
+            release(network)
 
     def _backward(self, work: Work, advantages: Tensor, objective: Objective) -> tuple[Tensor, Stats]:
         """Add one micro-batch's gradients to those of the parameters; its loss and statistics."""
@@ -100,7 +134,9 @@ class Learner:
         return loss.detach(), stats
 
     def _works(self, examples: Sequence[TrainingExample], one: Route, objective: Objective) -> list[Work]:
-        works = make_works(examples, one, objective, self.config, packed=self.packed, device=self.device)
+        works = make_works(
+            examples, one, objective, self.config, packed=self.packed, device=self.device, ranks=self.ranks
+        )
         return self._by_certainty(works, objective.srpo) if one.distilled and objective.srpo else works
 
     def _by_certainty(self, works: Sequence[Work], config: SRPOConfig) -> list[Work]:
@@ -110,11 +146,13 @@ class Learner:
         """
         with autocast(self.device, self.compute_dtype):
             taught = [replace(work, teacher=self._teach(work)) for work in works]
-        entropies = [self._entropy(work) for work in taught]
-        weights = entropy_weights(torch.cat(entropies), beta=config.entropy_beta)
+        entropies = [self._entropy(work)[: 0 if work.idle else None] for work in taught]
+        everywhere = self.ranks.gather(torch.cat(entropies))
+        weights = entropy_weights(torch.cat(everywhere), beta=config.entropy_beta)
+        mine = torch.split(weights, list(map(len, everywhere)))[self.ranks.rank]
         return [
-            replace(work, tokens=replace(work.tokens, weights=work.tokens.weights * own))
-            for work, own in zip(taught, torch.split(weights, list(map(len, entropies))), strict=True)
+            work if work.idle else weighted(work, own)
+            for work, own in zip(taught, torch.split(mine, list(map(len, entropies))), strict=True)
         ]
 
     def _entropy(self, work: Work) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from resd.config import OptimizerConfig
+from resd.learner.parallel import own_part, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,9 @@ class Optimizer:
     def step(self) -> StepResult:
         """Clip, step and clear the gradients; skip the step if their global norm is not finite."""
         rate = self.learning_rate()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = whole(nn.utils.get_total_norm(gradients))
+        nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norm)
         taken = bool(torch.isfinite(norm))
         if taken:
             for group in self.adamw.param_groups:
@@ -68,7 +71,11 @@ class Optimizer:
         return {"adamw": self.adamw.state_dict(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adamw.load_state_dict(state["adamw"])
+        kept = {
+            index: {name: own_part(value, self.parameters[index]) for name, value in values.items()}
+            for index, values in state["adamw"]["state"].items()
+        }
+        self.adamw.load_state_dict({**state["adamw"], "state": kept})
         self.steps = int(state["steps"])
 
 

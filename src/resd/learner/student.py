@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from resd.objectives.chunked import Projection, Stats
 
 # From the projection of a micro-batch's tokens to its loss, a scalar, and statistics `[tokens]`.
 Score = Callable[[Projection], tuple[Tensor, Stats]]
+Scored = TypeVar("Scored")
 
 
 class LossHead(nn.Module):
@@ -25,19 +26,17 @@ class LossHead(nn.Module):
 
     # Tiles, kernels and gradients of its own: nothing there to compile.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, hidden: Tensor, score: Score) -> tuple[Tensor, Stats]:
+    def forward(self, hidden: Tensor, score: Callable[[Projection], Scored]) -> Scored:
         """`hidden` `[tokens, H]`."""
         with torch.autocast(hidden.device.type, enabled=False):  # the loss has a compute dtype of its own
             return score(projection(self.linear, hidden))
 
 
 class Student(nn.Module):
-    """A causal language model as what is trained: its forward ends in the loss.
+    """A causal language model as what is trained: its forward ends in the loss (`Score`).
 
-    For FSDP2 shard the body's layers, then `head`, then this module; where the head's weight is the
-    embedding's, leave `head` to this module's group. A head that is not resharded between micro-batches is
-    gathered once per step. Losses hold the normalisers of the global batch, so gradients of ranks are to be
-    summed and not averaged: `set_gradient_divide_factor(1.0)`.
+    As one forward of one module it can be compiled, and sharded (`parallel.shard`). A teacher's ends in the
+    projection itself.
     """
 
     def __init__(self, model: Any) -> None:
@@ -45,5 +44,5 @@ class Student(nn.Module):
         self.body: nn.Module = body(model)
         self.head = LossHead(model.get_output_embeddings())
 
-    def forward(self, layout: Layout, score: Score) -> tuple[Tensor, Stats]:
+    def forward(self, layout: Layout, score: Callable[[Projection], Scored]) -> Scored:
         return self.head(response_hidden(self.body, layout), score)  # type: ignore[no-any-return]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
 from resd.config import TeacherConfig
 from resd.learner.layout import Layout
-from resd.learner.model import body, projection, record_prefix, response_hidden
+from resd.learner.model import record_prefix
+from resd.learner.parallel import local, own_part
+from resd.learner.student import Student
 from resd.objectives.chunked import Projection
 
 State = dict[str, Any]
@@ -20,9 +23,15 @@ class Teacher(Protocol):
     """Scores one micro-batch at a time, just before the student needs it.
 
     `model` holds the weights that an EMA or a frozen teacher scores with; `update` changes them in place.
+    `network` is what runs it.
     """
 
     model: Any
+    network: Student
+
+    def shard(self, student: Student, shard: Callable[[Student], None]) -> None:
+        """Shard what the teacher holds, as `student`, its student, already is."""
+        ...
 
     def projections(self, layout: Layout) -> list[Projection]:
         """What the logits of the response tokens are the sum of, in the ambient autocast dtype."""
@@ -55,9 +64,13 @@ class LiveTeacher:
 
     def __init__(self, student: Any) -> None:
         self.model = student
+        self.network = Student(student)
+
+    def shard(self, student: Student, shard: Callable[[Student], None]) -> None:
+        self.network = student
 
     def projections(self, layout: Layout) -> list[Projection]:
-        return [_project(self.model, layout)]
+        return [_project(self.network, layout)]
 
     def update(self) -> None:
         """Nothing to do: the weights are the student's."""
@@ -75,11 +88,15 @@ class FrozenTeacher(LiveTeacher):
     def __init__(self, student: Any) -> None:
         super().__init__(_frozen_copy(student))
 
+    def shard(self, student: Student, shard: Callable[[Student], None]) -> None:
+        shard(self.network)
+
     def state_dict(self) -> State:
         return {"model": self.model.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        self.model.load_state_dict(state["model"])
+        own = self.model.state_dict()
+        self.model.load_state_dict({name: own_part(t, own.get(name)) for name, t in state["model"].items()})
 
 
 class EMATeacher(FrozenTeacher):
@@ -92,13 +109,13 @@ class EMATeacher(FrozenTeacher):
     def __init__(self, student: Any, rate: float) -> None:
         super().__init__(student)
         self.model.to(torch.promote_types(self.model.dtype, torch.float32))
-        self.rate = rate
-        self._pairs = list(zip(self.model.parameters(), student.parameters(), strict=True))
+        self.student, self.rate = student, rate
 
     @torch.no_grad()
     def update(self) -> None:
-        averages = [average for average, _ in self._pairs]
-        current = [student.detach().to(average.dtype) for average, student in self._pairs]
+        averages = [local(average) for average in self.model.parameters()]
+        latest = [local(parameter.detach()) for parameter in self.student.parameters()]
+        current = [new.to(average.dtype) for average, new in zip(averages, latest, strict=True)]
         torch._foreach_lerp_(averages, current, self.rate)
 
 
@@ -107,18 +124,22 @@ class TrustRegionTeacher(FrozenTeacher):
 
     def __init__(self, student: Any, rate: float) -> None:
         super().__init__(student)
-        self.student, self.rate = student, rate
+        self.current, self.rate = Student(student), rate
+
+    def shard(self, student: Student, shard: Callable[[Student], None]) -> None:
+        super().shard(student, shard)
+        self.current = student
 
     def projections(self, layout: Layout) -> list[Projection]:
-        first, current = _project(self.model, layout), _project(self.student, layout)
+        first, current = _project(self.network, layout), _project(self.current, layout)
         return [replace(first, scale=1.0 - self.rate), replace(current, scale=self.rate)]
 
 
 @torch.no_grad()
-def _project(model: Any, layout: Layout) -> Projection:
+def _project(network: Student, layout: Layout) -> Projection:
     if layout.sequences is not None and layout.sequences.prefix is not None:
-        record_prefix(body(model), layout.sequences.prefix, layout.input_ids.device)
-    return projection(model.get_output_embeddings(), response_hidden(body(model), layout))
+        record_prefix(network.body, layout.sequences.prefix, layout.input_ids.device)
+    return cast(Projection, network(layout, lambda made: made))
 
 
 def _frozen_copy(model: Any) -> Any:

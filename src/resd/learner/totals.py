@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from resd.learner.optimizer import StepResult
+from resd.learner.parallel import Ranks
 from resd.learner.scoring import LOGITS_DIFFER
-from resd.learner.works import Route
+from resd.learner.works import Route, Work
 from resd.objectives.chunked import Stats
 from resd.objectives.objective import Objective
 from resd.records import TrainingExample
@@ -26,13 +27,31 @@ class Totals:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
-    def add(self, loss: Tensor, stats: Stats, tokens: int) -> None:
+    def add(self, work: Work, loss: Tensor, stats: Stats) -> None:
+        tokens = len(work.tokens.targets)
+        if work.idle:
+            loss, tokens = torch.zeros_like(loss), 0
         self.loss = self.loss + loss.detach().double()
         self.tokens += tokens
         for name, values in stats.items():
-            total = values.sum(dtype=torch.float64)
+            total = values[:tokens].sum(dtype=torch.float64)
             self.sums[name] = self.sums[name] + total if name in self.sums else total
             self.counts[name] = self.counts.get(name, 0) + tokens
+
+    def over(self, ranks: Ranks) -> Totals:
+        """Those of all ranks, which have the same statistics."""
+        if not (ranks.shared and self.sums):
+            return self
+        names, sums = sorted(self.sums), Totals()
+        device = self.sums[names[0]].device
+        counts = torch.tensor([self.tokens, *(self.counts[name] for name in names)], device=device)
+        values = torch.stack([torch.as_tensor(self.loss), *(self.sums[name] for name in names)])
+        totals = ranks.total(torch.cat([values, counts.double()]))
+        sums.loss, *added = totals[: len(values)].unbind()
+        sums.tokens, *counted = totals[len(values) :].long().tolist()
+        sums.sums = dict(zip(names, added, strict=True))
+        sums.counts = dict(zip(names, counted, strict=True))
+        return sums
 
     def metrics(self) -> Metrics:
         """The loss, and means over the tokens that have the statistic."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from resd.config import RunConfig
 from resd.learner.layout import MicroBatch, build_micro_batches
+from resd.learner.parallel import Ranks, deal
 from resd.objectives.chunked import Projection
 from resd.objectives.losses import SampledTokens
 from resd.objectives.objective import Objective
@@ -28,12 +30,16 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One micro-batch of a route. `teacher` is what its teacher makes of it, where that is known already."""
+    """One micro-batch of a route. `teacher` is what its teacher makes of it, where that is known already.
+
+    One that is `idle` keeps other ranks company: its loss and gradients are 0, and it counts in no metric.
+    """
 
     route: Route
     batch: MicroBatch
     tokens: SampledTokens
     teacher: Sequence[Projection] = ()
+    idle: bool = False
 
 
 def route(examples: Sequence[TrainingExample], objective: Objective) -> list[Route]:
@@ -65,20 +71,56 @@ def make_works(
     *,
     packed: bool,
     device: torch.device,
+    ranks: Ranks,
 ) -> list[Work]:
-    """The micro-batches of a route, their token losses weighed for the global batch."""
-    batches = build_micro_batches(
-        examples,
-        one.indices,
+    """This rank's micro-batches of a route, their token losses weighed for the global batch.
+
+    Every rank gets as many, since each forward gathers weights from all of them.
+    """
+    settings = objective.distillation if one.distilled else objective.policy
+    assert settings is not None
+    build = partial(
+        build_micro_batches,
         with_teacher=one.with_teacher,
         micro_batch_tokens=config.optimizer.micro_batch_tokens,
         packed=packed,
+        share_prefix=not ranks.shared,
         device=device,
     )
-    settings = objective.distillation if one.distilled else objective.policy
-    assert settings is not None
     scales = _scales(examples, objective, config, device)
-    return [Work(one, batch, _tokens(batch, scales, settings.is_clip, config)) for batch in batches]
+    own = deal([_length(examples[index], one) for index in one.indices], ranks.size)[ranks.rank]
+    works = [
+        Work(one, batch, _tokens(batch, scales, settings.is_clip, config))
+        for batch in build(examples, [one.indices[position] for position in own])
+    ]
+    missing = ranks.largest(len(works)) - len(works)
+    if not missing:
+        return works
+    (batch,) = build([_shortened(examples[one.indices[0]])], [0])
+    tokens = _tokens(batch, torch.zeros_like(scales), settings.is_clip, config)
+    return works + [Work(one, batch, tokens, idle=True)] * missing
+
+
+def weighted(work: Work, factors: Tensor) -> Work:
+    """Its token losses times `factors` `[tokens]`."""
+    return replace(work, tokens=replace(work.tokens, weights=work.tokens.weights * factors))
+
+
+def _length(example: TrainingExample, one: Route) -> int:
+    """Tokens that are forwarded, by student and teacher."""
+    taught = len(example.teacher_prompt_ids or ()) + len(example.response_ids) if one.with_teacher else 0
+    return len(example.prompt_ids) + len(example.response_ids) + taught
+
+
+def _shortened(example: TrainingExample) -> TrainingExample:
+    """The least that can be forwarded the same way."""
+    return replace(
+        example,
+        prompt_ids=example.prompt_ids[:1],
+        response_ids=example.response_ids[:1],
+        rollout_logprobs=example.rollout_logprobs[:1],
+        teacher_prompt_ids=example.teacher_prompt_ids and example.teacher_prompt_ids[:1],
+    )
 
 
 def _scales(

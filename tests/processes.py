@@ -1,0 +1,161 @@
+"""Tests of several processes: how they are started, and what they do."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resd.config import (
+    DistillationConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    RLSDConfig,
+    RunConfig,
+    SRPOConfig,
+    TeacherConfig,
+)
+from resd.learner.learner import Learner
+from resd.learner.parallel import ALONE, Ranks, joined
+from resd.learner.teacher import make_teacher
+from resd.objectives.objective import Objective
+from resd.records import TrainingExample
+from support import tiny_model
+
+# Processes forked from one that has imported what is slow to import, and never computed.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["processes", "resd.training.setup", "transformers.models.qwen3.modeling_qwen3"])
+OBJECTIVES = {
+    "distillation": Objective(DistillationConfig(topk=10)),
+    "grpo": Objective(policy=PolicyConfig()),
+    "srpo": Objective(DistillationConfig(topk=10), PolicyConfig(is_level="sequence"), srpo=SRPOConfig()),
+    "rlsd": Objective(policy=PolicyConfig(), rlsd=RLSDConfig()),
+}
+
+
+def together(work: Callable[..., None], *words: Any, size: int = 2, limit: float = 60) -> list[int | None]:
+    """Call `work(*words)` in each of `size` processes, as torchrun would start them; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [FORKS.Process(target=_start, args=(rank, size, port, work, words)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(limit)
+        process.kill()
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def _start(rank: int, size: int, port: int, work: Callable[..., None], words: tuple[Any, ...]) -> None:
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size}
+    os.environ.update({name: str(value) for name, value in {**address, **place}.items()})
+    torch.set_num_threads(1)
+    work(*words)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two updates on recorded rollouts."""
+
+    objective: str = "distillation"
+    count: int = 7
+    teacher: Any = "ema"
+    tokens: int = 60  # per micro-batch
+    untied: bool = False
+    bfloat16: bool = False
+    recomputed: bool = False
+    broken: bool = False  # the second update's gradient is not finite
+
+
+CASES = {
+    "distillation": Case(),
+    "untied": Case(untied=True),
+    "fewer examples than ranks": Case(count=1),
+    "one micro-batch each": Case(tokens=10_000),
+    "grpo": Case("grpo"),
+    "srpo": Case("srpo"),
+    "srpo, live": Case("srpo", teacher="live", untied=True),
+    "srpo, one distilled": Case("srpo", count=2),
+    "rlsd": Case("rlsd", teacher="frozen"),
+    "trust region": Case(teacher="trust_region"),
+    "recomputed": Case(recomputed=True),
+    "not finite": Case(broken=True),
+    "nothing to learn from": Case("grpo", count=0),
+    "bfloat16": Case(bfloat16=True),
+}
+
+
+def examples(count: int, seed: int) -> list[TrainingExample]:
+    """Every third has no teacher prompt, one has no response."""
+    source = random.Random(seed)
+
+    def ids(low: int, high: int) -> tuple[int, ...]:
+        return tuple(source.randrange(5, 100) for _ in range(source.randint(low, high)))
+
+    made = []
+    for index in range(count):
+        response = () if index == 4 else ids(1, 12)
+        taught = index % 3 != 1
+        made.append(
+            TrainingExample(
+                prompt_ids=ids(2, 9),
+                response_ids=response,
+                rollout_logprobs=tuple(source.uniform(-6, -3) for _ in response),
+                teacher_prompt_ids=ids(5, 20) if taught else None,
+                weight=source.uniform(0.5, 2),
+                advantage=source.uniform(-2, 2),
+            )
+        )
+    return made
+
+
+def make_learner(case: Case, ranks: Ranks) -> Learner:
+    config = RunConfig(
+        device="cpu",
+        compute_dtype="bfloat16" if case.bfloat16 else "float32",
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, micro_batch_tokens=case.tokens, activation_checkpointing=case.recomputed
+        ),
+        teacher=TeacherConfig(kind=case.teacher, update_rate=0.1),
+    )
+    model = tiny_model()
+    if case.untied:
+        model.config.tie_word_embeddings = False
+        head = model.get_output_embeddings()
+        head.weight = torch.nn.Parameter(torch.randn_like(head.weight) * 0.3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 2  # away from a uniform prediction
+    return Learner(model, make_teacher(config.teacher, model), config, total_updates=10, ranks=ranks)
+
+
+def two_updates(case: Case, ranks: Ranks = ALONE) -> dict[str, Any]:
+    """Metrics of both, and all that a checkpoint would hold after them."""
+    learner, metrics = make_learner(case, ranks), []
+    for seed in range(2):
+        batch = examples(case.count, seed)
+        if case.broken and seed == 1:
+            batch = [replace(one, weight=float("inf")) for one in batch]
+        metrics.append(learner.update(batch, OBJECTIVES[case.objective]))
+    weights = {name: tensor.detach().clone() for name, tensor in learner.weights()}
+    saved = {"model": learner.model_state(), "learner": learner.state_dict()}
+    return {"metrics": metrics, "version": learner.version, "weights": weights, **saved}
+
+
+def learn(folder: Path) -> None:
+    """Every case, on each rank."""
+    with joined() as ranks:
+        made = {name: two_updates(case, ranks) for name, case in CASES.items()}
+        torch.save(made, folder / f"{ranks.rank}.pt")
+        if ranks.rank:
+            assert ranks.hear() is None
