@@ -130,6 +130,22 @@ def test_weights_are_named_and_shaped_as_in_a_checkpoint(kind: str, tmp_path: Pa
             torch.testing.assert_close(tensor, saved.get_tensor(name), rtol=0, atol=0)
 
 
+def test_shards_are_gathered_one_after_the_other(tmp_path: Path) -> None:
+    from torch import distributed
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
+
+    whole, plain = torch.arange(12.0).reshape(4, 3), torch.ones(2)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        shards = distribute_tensor(whole, init_device_mesh("cpu", (1,)), [Shard(0)])
+        weights = dict(vllm_runtime.gathered({"shards": shards, "plain": plain}))
+    finally:
+        distributed.destroy_process_group()
+    assert not isinstance(weights["shards"], DTensor)
+    assert torch.equal(weights["shards"], whole)
+    assert weights["plain"] is plain
+
+
 def test_the_grammar_sees_the_same_bytes(tmp_path: Path) -> None:
     """llguidance reads a tokenizer from what is written for vLLM as `Vocabulary` reads the original."""
     import llguidance.hf
@@ -238,6 +254,14 @@ def test_what_the_trainer_changes_in_place_arrives(kind: str) -> None:
         tolerance = 0.1 if torch.cuda.is_available() else 1e-4
         torch.testing.assert_close(torch.tensor(after.logprobs), expected, atol=tolerance, rtol=0)
     assert after.logprobs != before[0].logprobs
+
+
+@needs_vllm
+def test_an_unknown_architecture_is_told() -> None:
+    model = model_of(3).to("cuda" if torch.cuda.is_available() else "cpu")
+    model.config.architectures = ["NobodysForCausalLM"]
+    with pytest.raises(ResdError, match="no model of architecture NobodysForCausalLM"):
+        started(model, None)
 
 
 @needs_vllm

@@ -35,14 +35,16 @@ class VLLMEngine:
     """Generates with a copy of the trainer's model inside vLLM (see `GenerationEngine`).
 
     On CUDA the engine sleeps outside `awake()` and holds neither weights nor cache; whenever it wakes, it is
-    given the weights of the last `load_weights` again. Those are kept by reference: a trainer that changes
-    them in place calls `load_weights` after each change. Elsewhere it never sleeps.
+    given the weights of the last `load_weights` again. Those are kept by reference (of sharded tensors, the
+    shards): a trainer that changes them in place calls `load_weights` after each change. Elsewhere it never
+    sleeps.
 
     `compute_dtype` as for the `Decoder`. With `reference`, each push of weights is followed by a comparison
     of one reply's log-probs with the trainer's: `ResdError` where they are apart.
 
     A request's seed decides its randomness; its logits, and so now and then a token, may still depend in the
-    last digits on what shares its batch.
+    last digits on what shares its batch. Where a model might have opened a thought before a document and did
+    not, the log-prob of the document's first token is that among documents.
     """
 
     def __init__(

@@ -9,13 +9,14 @@ import copy
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import decoders
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from resd.config import GenerationConfig
 from resd.generation.forward import text_config
@@ -78,7 +79,7 @@ def start(model: Any, tokenizer: Any, config: GenerationConfig, dtype: torch.dty
     try:
         _check_architecture(model)
         return LLMEngine.from_engine_args(arguments)
-    except (ValueError, RuntimeError, NotImplementedError) as error:
+    except (ValueError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ResdError(
             f"generation.engine vllm: the engine did not start ({reason}); mend that, or set "
@@ -93,8 +94,8 @@ def can_sleep(model: Any) -> bool:
 
 def push(llm: Any, model: Any, tensors: Mapping[str, Tensor]) -> None:
     """Put all of the model's weights, by parameter name, into the engine."""
-    weights = checkpoint_names(model, tensors)
-    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+    weights = gathered(checkpoint_names(model, tensors))
+    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
     if model.device.type == "cpu":
         if text_config(model).tie_word_embeddings:
             llm.apply_model(_repack_head)
@@ -114,6 +115,12 @@ def checkpoint_names(model: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, 
 
     renamed: Mapping[str, Tensor] = revert_weight_conversion(model, dict(tensors))
     return renamed
+
+
+def gathered(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """One after the other, whole, so that no rank holds all of a sharded model at once."""
+    for name, tensor in tensors.items():
+        yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def max_length(model: Any, config: GenerationConfig) -> int:
