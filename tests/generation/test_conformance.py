@@ -66,9 +66,10 @@ def test_logprobs_are_those_of_what_was_sampled(tested: Subject, temperature: fl
             distributions(tested.model, request.prompt_ids, response.token_ids), temperature, top_p
         )
         expected = rows.gather(-1, torch.tensor(response.token_ids)[:, None])[:, 0]
-        torch.testing.assert_close(
-            torch.tensor(response.logprobs).double(), expected, atol=2 * tested.tolerance, rtol=0
-        )
+        inside = expected.isfinite()  # of the nucleus, whose rim rounding may move
+        assert inside.all() if tested.exact else inside.double().mean() > 0.8
+        found = torch.tensor(response.logprobs).double()
+        torch.testing.assert_close(found[inside], expected[inside], atol=2 * tested.tolerance, rtol=0)
 
 
 def test_samples_follow_the_distribution(tested: Subject) -> None:
@@ -86,11 +87,8 @@ def test_a_seed_repeats_whatever_shares_its_batch(tested: Subject) -> None:
     asked = requests(prompts([5, 12, 40, 2]), max_tokens=16)
     together = generate(tested.engine, asked)
     alone = [generate(tested.engine, [request])[0] for request in asked]
-    if tested.tolerance < 1e-2:  # in bfloat16 a batch's last digits may tip a draw
-        assert [r.token_ids for r in alone] == [r.token_ids for r in together]
-    assert [generate(tested.engine, [request])[0].token_ids for request in asked] == [
-        r.token_ids for r in alone
-    ]
+    assert tested.same(alone, together)
+    assert tested.same([generate(tested.engine, [request])[0] for request in asked], alone)
     other = dataclasses.replace(asked[2], seed=7)
     assert generate(tested.engine, [other])[0].token_ids != alone[2].token_ids
 
@@ -133,12 +131,12 @@ def test_cancelled_before_the_start(tested: Subject) -> None:
 
 def test_calls_may_overlap_and_be_abandoned(tested: Subject) -> None:
     asked = requests(prompts([5, 7, 6]))
-    expected = [r.token_ids for r in generate(tested.engine, asked)]
+    expected = generate(tested.engine, asked)
     left = tested.engine.submit([dataclasses.replace(r, id=f"left-{r.id}", max_tokens=60) for r in asked])
     next(left)
-    assert [r.token_ids for r in generate(tested.engine, asked)] == expected
+    assert tested.same(generate(tested.engine, asked), expected)
     left.close()  # type: ignore[attr-defined]
-    assert [r.token_ids for r in generate(tested.engine, asked)] == expected
+    assert tested.same(generate(tested.engine, asked), expected)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +223,7 @@ def test_new_weights_change_what_is_generated(tested: Subject) -> None:
             assert response.weights_version == 3
     finally:
         tested.engine.load_weights(before.items(), 0)
-    assert generate(tested.engine, asked) == first
+    assert tested.same(generate(tested.engine, asked), first)
 
 
 def test_unknown_weights_are_refused(tested: Subject) -> None:
