@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+import toy
+from resd.cli import main
 from resd.config import (
     DistillationConfig,
     OptimizerConfig,
@@ -26,7 +28,7 @@ from resd.learner.learner import Learner
 from resd.learner.parallel import ALONE, Ranks, joined
 from resd.learner.teacher import make_teacher
 from resd.objectives.objective import Objective
-from resd.records import TrainingExample
+from resd.records import ResdError, TrainingExample
 from support import tiny_model
 
 # Processes forked from one that has imported what is slow to import, and never computed.
@@ -40,12 +42,19 @@ OBJECTIVES = {
 }
 
 
-def together(work: Callable[..., None], *words: Any, size: int = 2, limit: float = 60) -> list[int | None]:
-    """Call `work(*words)` in each of `size` processes, as torchrun would start them; their exit codes."""
+def together(
+    work: Callable[..., None], folder: Path, *words: Any, size: int = 2, limit: float = 60
+) -> list[int | None]:
+    """Call `work(folder, *words)` in each of `size` processes, as torchrun would start them.
+
+    Gives their exit codes. What each prints is in `<folder>/<rank>.log`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [FORKS.Process(target=_start, args=(rank, size, port, work, words)) for rank in range(size)]
+    processes = [
+        FORKS.Process(target=_start, args=(rank, size, port, work, folder, words)) for rank in range(size)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -55,12 +64,17 @@ def together(work: Callable[..., None], *words: Any, size: int = 2, limit: float
     return [process.exitcode for process in processes]
 
 
-def _start(rank: int, size: int, port: int, work: Callable[..., None], words: tuple[Any, ...]) -> None:
+def _start(
+    rank: int, size: int, port: int, work: Callable[..., None], folder: Path, words: tuple[Any, ...]
+) -> None:
+    with (folder / f"{rank}.log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size}
     os.environ.update({name: str(value) for name, value in {**address, **place}.items()})
     torch.set_num_threads(1)
-    work(*words)
+    work(folder, *words)
 
 
 @dataclass(frozen=True)
@@ -159,3 +173,18 @@ def learn(folder: Path) -> None:
         torch.save(made, folder / f"{ranks.rank}.pt")
         if ranks.rank:
             assert ranks.hear() is None
+
+
+def train(folder: Path, failing: int | None = None) -> None:
+    """`resd train` of the toy run in `folder`, new or resumed; rank `failing` fails in its second update."""
+    rank, update = int(os.environ["RANK"]), Learner.update
+
+    def fails(self: Learner, *words: Any) -> Any:
+        if self.version == 1:
+            raise ResdError("the disk is full; make room")
+        return update(self, *words)
+
+    if failing == rank:
+        Learner.update = fails  # type: ignore[method-assign]
+    with toy.in_place():
+        main(["train", str(folder / "toy.yaml"), "--resume"])

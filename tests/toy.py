@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +96,22 @@ def toy_config(model: Path, output: Path, **changes: Any) -> RunConfig:
     return check_config(data | changes, where="toy")
 
 
-def build_toy(config: RunConfig, *, resume: bool = False) -> Stream:
-    """`setup.build` with the toy environment and the scripted context replies."""
+@contextmanager
+def in_place() -> Iterator[None]:
+    """The toy environment and the scripted context replies in place of what a configuration names."""
     load, make_engine = environments.load, setup.make_engine
     environments.load = lambda name, **options: Letters()
     setup.make_engine = lambda *parts: ScriptedWords(make_engine(*parts))
     try:
-        return setup.build(config, resume=resume)
+        yield
     finally:
         environments.load, setup.make_engine = load, make_engine
+
+
+def build_toy(config: RunConfig, *, resume: bool = False) -> Stream:
+    """`setup.build` with the toy."""
+    with in_place():
+        return setup.build(config, resume=resume)
 
 
 def run_until_killed(config: dict[str, Any], kill_at: int | None) -> None:

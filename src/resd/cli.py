@@ -132,7 +132,13 @@ def _add_lab(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """`resd train`: check, run, then print what came of it."""
+    """`resd train`: check, run, then print what came of it.
+
+    Of several processes that torchrun started, all but the first only follow.
+    """
+    if int(os.environ.get("RANK", "0")) > 0:
+        _follow(dry_run=args.dry_run)
+        return
     from resd.config import load_config
     from resd.training.outlook import look_ahead
     from resd.training.plan import check_run
@@ -157,6 +163,17 @@ def train(args: argparse.Namespace) -> None:
         raise SystemExit(130) from None
 
 
+def _follow(*, dry_run: bool) -> None:
+    if dry_run:
+        return
+    from resd.training.follow import follow
+
+    try:
+        follow()
+    except KeyboardInterrupt:  # the first process says how to go on
+        raise SystemExit(130) from None
+
+
 def _train(config: RunConfig, plan: Plan, *, resume: bool) -> None:
     from rich.console import Console
 
@@ -164,15 +181,17 @@ def _train(config: RunConfig, plan: Plan, *, resume: bool) -> None:
 
     console = Console()
     console.print(opening_line(config, plan), highlight=False, soft_wrap=True)
-    from resd.training.setup import build  # torch, and seconds
+    from resd.learner.parallel import joined  # torch, and seconds
+    from resd.training.setup import build
 
     _quiet()
-    stream = build(config, resume=resume, watch=console_sink(console, plan.updates))
-    try:
-        stream.train()
-    finally:
-        for sink in stream.sinks:
-            sink.close()
+    with joined() as ranks:
+        stream = build(config, resume=resume, watch=console_sink(console, plan.updates), ranks=ranks)
+        try:
+            stream.train()
+        finally:
+            for sink in stream.sinks:
+                sink.close()
     console.print("", summary_table(stream.folder), "", sep="\n")
     page = stream.folder / "report.html"
     _write_report([stream.folder], page)

@@ -96,7 +96,7 @@ class Learner:
 
     def model_state(self) -> State:
         """What the student is saved as. Not copied; on rank 0 alone where there are several."""
-        return self._collected(self.model.state_dict())
+        return self._collected(self.model.state_dict(keep_vars=self.ranks.shared))
 
     def state_dict(self) -> State:
         """Optimizer, schedule, counters and teacher, likewise: the same for any number of ranks."""

@@ -193,15 +193,21 @@ def named_whole(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tens
     return ((name, whole(tensor)) for name, tensor in named)
 
 
-def collected(state: Any, ranks: Ranks) -> Any:
-    """A nested state with its tensors whole and on the CPU, on rank 0; without them on the others."""
+def collected(state: Any, ranks: Ranks, known: dict[int, Any] | None = None) -> Any:
+    """A nested state with its tensors whole and on the CPU, on rank 0; without them on the others.
+
+    What is in it twice, such as the weight of a tied head, is one tensor afterwards as well.
+    """
+    known = {} if known is None else known
     if isinstance(state, dict):
-        return {key: collected(value, ranks) for key, value in state.items()}
+        return {key: collected(value, ranks, known) for key, value in state.items()}
     if isinstance(state, list):
-        return [collected(value, ranks) for value in state]
+        return [collected(value, ranks, known) for value in state]
     if isinstance(state, DTensor):
-        full = whole(state)
-        return full.cpu() if ranks.rank == 0 else None
+        if id(state) not in known:
+            full = whole(state)
+            known[id(state)] = full.cpu() if ranks.rank == 0 else None
+        return known[id(state)]
     return state
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,22 @@ from resd.algorithms.rlsd import RLSD
 from resd.algorithms.sdpo import SDPO
 from resd.algorithms.srpo import SRPO
 from resd.chat import THINK_CLOSE
-from resd.config import RunConfig, TeacherConfig
+from resd.config import RunConfig
 from resd.context import prompts
 from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.context.updater import ContextUpdater
-from resd.generation.decoder import Decoder
+from resd.generation.decoder import Decoder, as_dtype, preferred_dtype
 from resd.generation.engine import GenerationEngine
 from resd.generation.forward import text_config
 from resd.generation.vllm import Reference, VLLMEngine, forward_logprobs
 from resd.generation.vllm_runtime import check_vllm, max_length
 from resd.learner.learner import Learner
 from resd.learner.model import autocast, load_model, load_tokenizer, resolve_device, resolve_dtype
-from resd.learner.teacher import make_teacher
+from resd.learner.parallel import ALONE, Ranks
 from resd.records import ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
+from resd.training.follow import Leader, Start
 from resd.training.plan import check_run
 from resd.training.progress import make_batches
 from resd.training.run_folder import check_folder, open_folder
@@ -40,26 +42,26 @@ from resd.training.stream import Stream
 MAX_BATCH = {"cpu": 64, "cuda": 512}
 
 
-def build(config: RunConfig, *, resume: bool = False, watch: Sink | None = None) -> Stream:
+def build(
+    config: RunConfig, *, resume: bool = False, watch: Sink | None = None, ranks: Ranks = ALONE
+) -> Stream:
     """Check everything, load the model and open the run folder. `watch` is one more sink, for people.
 
-    With `resume`, the run goes on from its newest checkpoint, or from the start if it has none yet. Raises
-    ResdError for what a user can mend.
+    With `resume`, the run goes on from its newest checkpoint, or from the start if it has none yet. With
+    several `ranks` this is rank 0's part, and the others `follow`. Raises ResdError for what a user can mend.
     """
     environment, plan = check_run(config)
-    device = find_device(config)
+    find_device(config)
+    _check_ranks(config, ranks)
     folder = Path(config.output)
     check_folder(folder, config, resume=resume)
     found = checkpoint.latest(folder / "checkpoints")
     state = checkpoint.load_state(found) if found else checkpoint.RunState()
     tokenizer = load_tokenizer(config.model)
-    model = load_model(str(found or config.model), device)
-    learner = Learner(model, make_teacher(_teacher(config), model), config, total_updates=plan.updates)
+    learner, model, teacher = make_learner(Start(config, found, plan.updates), ranks)
     engine = make_engine(model, tokenizer, config)
-    author = make_author(learner, tokenizer, config)
+    author = make_author(teacher, tokenizer, config)
     context = make_context(fit_prompts(config, model), author or engine, tokenizer)
-    if found:
-        learner.load_state_dict(checkpoint.load_learner(found))
     if context and state.context:
         context.load_state_dict(state.context)
     open_folder(folder, config)
@@ -94,6 +96,22 @@ def evaluate_model(config: RunConfig) -> Evaluation:
     engine = make_engine(load_model(config.model, find_device(config)), tokenizer, config)
     with engine.awake():
         return evaluate(engine, environment, tokenizer, config.evaluation, config.rollout)
+
+
+def make_learner(start: Start, ranks: Ranks) -> tuple[Learner | Leader, Any, Any]:
+    """The learner, and the student and the teacher that engines decode with.
+
+    These are the learner's own modules, or copies where it holds only shards of them.
+    """
+    if not ranks.shared:
+        model = start.load_model(ranks)
+        learner = start.learner(model, ranks)
+        return learner, model, learner.teacher.model
+    ranks.say(start)
+    model = start.load_model(ranks)
+    student = as_dtype(model, preferred_dtype(model))
+    teacher = copy.deepcopy(student) if _has_author(start.config) else None
+    return Leader(start.learner(model, ranks), ranks), student, teacher
 
 
 def find_device(config: RunConfig) -> torch.device:
@@ -133,11 +151,9 @@ def make_reference(model: Any, config: RunConfig) -> Reference:
     return logprobs
 
 
-def make_author(learner: Learner, tokenizer: Any, config: RunConfig) -> GenerationEngine | None:
+def make_author(teacher: Any, tokenizer: Any, config: RunConfig) -> GenerationEngine | None:
     """The engine of reflections and curations on the teacher's weights; None if the student writes them."""
-    if config.algorithm != "resd" or config.context.author == "student":
-        return None
-    return make_engine(learner.teacher.model, tokenizer, config)
+    return make_engine(teacher, tokenizer, config) if _has_author(config) else None
 
 
 def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
@@ -194,6 +210,14 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
     return RESD(composer, context.playbook_for, distillation, distill_successes=chosen is not False)
 
 
-def _teacher(config: RunConfig) -> TeacherConfig:
-    """GRPO asks no teacher anything: the live one costs no memory."""
-    return TeacherConfig(kind="live") if config.algorithm == "grpo" else config.teacher
+def _has_author(config: RunConfig) -> bool:
+    """Whether the teacher writes."""
+    return config.algorithm == "resd" and config.context.author == "teacher"
+
+
+def _check_ranks(config: RunConfig, ranks: Ranks) -> None:
+    if ranks.shared and config.generation.engine == "vllm":
+        raise ResdError(
+            "generation.engine vllm: works with one process so far; set generation.engine to decoder, or "
+            "start without torchrun"
+        )

@@ -5,7 +5,7 @@ The stream of problems is seen once. Each batch is used for up to K updates, the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +23,7 @@ from resd.records import Attempt, Problem
 from resd.training import checkpoint, journal
 from resd.training.clock import Clock
 from resd.training.evaluation import evaluate, sample_rows
+from resd.training.follow import Leader
 from resd.training.metrics import distillation_metrics, mean_rewards, rollout_metrics, timings
 from resd.training.progress import Progress, advance, finished, improved_fraction
 from resd.training.rollout import Sampling, roll_out
@@ -47,7 +48,7 @@ class Stream:
     author: GenerationEngine | None
     context: ContextUpdater | None
     algorithm: Algorithm
-    learner: Learner
+    learner: Learner | Leader
     sinks: Sequence[Sink]
     progress: Progress = field(default_factory=Progress)
 
@@ -103,9 +104,9 @@ class Stream:
     def load_weights(self) -> None:
         """Give the engines the weights as they are now."""
         learner = self.learner
-        self.engine.load_weights(learner.model.named_parameters(), learner.version)
+        self.engine.load_weights(learner.weights(), learner.version)
         if self.author:
-            self.author.load_weights(learner.teacher.model.named_parameters(), learner.version)
+            self.author.load_weights(learner.teacher_weights(), learner.version)
 
     def finish_update(self, attempts: Sequence[Attempt], metrics: dict[str, float], clock: Clock) -> None:
         """Move on, and write down what happened."""
@@ -137,7 +138,8 @@ class Stream:
             context=self.context.state_dict() if self.context else None,
             journals=journal.lengths(self.folder),
         )
-        write_model = partial(save_model, self.learner.model, self.tokenizer)
+        weights = self.learner.model_state()
+        write_model = partial(save_model, self.learner.model, weights, self.tokenizer)
         root, keep = self.folder / "checkpoints", self.config.checkpoint.keep
         return checkpoint.save(root, state, write_model, self.learner.state_dict(), keep)
 
@@ -157,7 +159,7 @@ class Stream:
         return self.finished or self.progress.step % self.config.checkpoint.every_updates == 0
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+def save_model(model: Any, weights: Mapping[str, Any], tokenizer: Any, folder: Path) -> None:
     """A folder that `from_pretrained` loads."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)

@@ -1,0 +1,93 @@
+"""A run of two processes is the run of one, and ends when either of them fails."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors import safe_open
+
+import toy
+from processes import together, train
+from resd.training import checkpoint, journal
+from support import save_tiny
+
+ALONE, TWO = 1, 2
+GAP = "actor/rollout_logprob_gap"  # where engines round weights to bfloat16: the last digit matters
+HALF = {"batch_size": 2, "updates_per_batch": 2, "max_updates": 4}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert run(model, folder, ALONE) == [0]
+    return folder / "run"
+
+
+def run(model: Path, folder: Path, size: int, failing: int | None = None, **changes: Any) -> list[int | None]:
+    config = toy.toy_config(model, folder / "run", **changes).model_dump(mode="json")
+    (folder / "toy.yaml").write_text(yaml.safe_dump(config))
+    return together(train, folder, failing, size=size)
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    """Numbers to rounding; files, lessons and the names in checkpoints to the letter."""
+    for one, other in zip(metrics(ours), metrics(theirs), strict=True):
+        assert one.pop("kind") == other.pop("kind")
+        gaps = one.pop(GAP, 0.0), other.pop(GAP, 0.0)
+        assert gaps[0] == pytest.approx(gaps[1], abs=1e-3)
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+    assert (ours / journal.PLAYBOOK).read_bytes() == (theirs / journal.PLAYBOOK).read_bytes()
+    assert {*map(str, files(ours))} == {*map(str, files(theirs))}
+    assert tensors(ours) == tensors(theirs)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return journal.read(folder / journal.METRICS)
+
+
+def files(folder: Path) -> list[Path]:
+    return [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+
+
+def tensors(folder: Path) -> set[str]:
+    newest = checkpoint.latest(folder / "checkpoints")
+    with safe_open(newest / "model.safetensors", "pt") as saved:  # type: ignore[operator, no-untyped-call]
+        return set(saved.keys())
+
+
+@pytest.mark.parametrize("author", ["student", "teacher"])
+def test_two_processes_write_what_one_does(model: Path, tmp_path: Path, author: str) -> None:
+    context = {"style": "compact", "max_prompt_tokens": 2048, "author": author}
+    for name, size in (("one", ALONE), ("two", TWO)):
+        (tmp_path / name).mkdir()
+        assert run(model, tmp_path / name, size, context=context) == [0] * size
+    assert_same_run(tmp_path / "two/run", tmp_path / "one/run")
+    assert (tmp_path / "two/1.log").read_text() == ""
+    assert " 6/6" in (tmp_path / "two/0.log").read_text()
+
+
+@pytest.mark.parametrize(("first", "then"), [(ALONE, TWO), (TWO, ALONE)])
+def test_a_run_goes_on_with_another_number_of_processes(
+    model: Path, expected: Path, tmp_path: Path, first: int, then: int
+) -> None:
+    run(model, tmp_path, first, stream=HALF)
+    assert len(metrics(tmp_path / "run")) < len(metrics(expected))
+    assert run(model, tmp_path, then) == [0] * then
+    assert_same_run(tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_ends_both_with_one_sentence(model: Path, tmp_path: Path, failing: int) -> None:
+    codes = run(model, tmp_path, TWO, failing)
+    assert codes == ([2, 1] if failing == 0 else [1, 2])  # -9 were a hang
+    sentence = "the disk is full; make room"
+    said = [line for rank in range(2) for line in (tmp_path / f"{rank}.log").read_text().splitlines()]
+    told = [line for line in said if line.startswith("resd: ") or "Traceback" in line]
+    assert told == [f"resd: process 1: {sentence}" if failing else f"resd: {sentence}"]
