@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,8 +177,9 @@ class Recorder:
     def wake_up(self, tags: list[str]) -> None:
         self.calls.append(f"wake {tags[0]}")
 
-    def reset_prefix_cache(self) -> None:
+    def reset_prefix_cache(self) -> bool:
         self.calls.append("reset")
+        return True
 
 
 @pytest.fixture
@@ -198,13 +200,13 @@ def asleep(monkeypatch: pytest.MonkeyPatch) -> tuple[VLLMEngine, Recorder, list[
 
 def test_weights_are_pushed_at_every_waking_and_never_asleep(asleep: Any) -> None:
     engine, llm, pushed = asleep
-    assert llm.calls == ["reset", "sleep 2"]
+    assert llm.calls == ["sleep 2"]
     engine.load_weights((), 1)
     with engine.awake():
-        assert llm.calls[2:] == ["wake weights", "push", "wake kv_cache", "reset"]
+        assert llm.calls[1:] == ["wake weights", "push", "wake kv_cache", "reset"]
         engine.load_weights([("model.norm.weight", torch.full((64,), 7.0))], 2)
-        assert llm.calls[6:] == ["push", "reset"]
-    assert llm.calls[8:] == ["reset", "sleep 2"]
+        assert llm.calls[5:] == ["push", "reset"]
+    assert llm.calls[7:] == ["sleep 2"]
     with engine.awake():
         pass
     assert len(pushed) == 3
@@ -216,6 +218,14 @@ def test_nobody_generates_asleep(asleep: Any) -> None:
     engine, _, _ = asleep
     with pytest.raises(ResdError, match="awake"):
         next(engine.submit(requests(prompts([4]))))
+
+
+def test_stale_keys_and_values_are_an_error(asleep: Any) -> None:
+    engine, llm, _ = asleep
+    llm.reset_prefix_cache = lambda: False
+    llm.step = lambda: []
+    with pytest.raises(RuntimeError, match="keys and values"), engine.awake():
+        pass
 
 
 def test_a_request_that_vllm_gives_up_on_is_an_error(asleep: Any) -> None:
@@ -254,6 +264,26 @@ def test_what_the_trainer_changes_in_place_arrives(kind: str) -> None:
         tolerance = 0.1 if torch.cuda.is_available() else 1e-4
         torch.testing.assert_close(torch.tensor(after.logprobs), expected, atol=tolerance, rtol=0)
     assert after.logprobs != before[0].logprobs
+
+
+@needs_vllm
+@pytest.mark.parametrize("prefix_caching", [True, False])
+def test_weights_are_pushed_between_calls(prefix_caching: bool) -> None:
+    model = model_of(3).to("cuda" if torch.cuda.is_available() else "cpu")
+    config = CONFIG.model_copy(update={"prefix_caching": prefix_caching})
+    engine = VLLMEngine(model, thinking_tokenizer(), config)
+    with engine.awake():
+        responses = engine.submit(
+            [
+                replace(request, max_tokens=1 + 200 * i)
+                for i, request in enumerate(requests(prompts([40, 200])))
+            ]
+        )
+        next(responses)
+        with pytest.raises(ResdError, match="finish or cancel"):
+            engine.load_weights((), 1)
+        responses.close()
+        engine.load_weights((), 1)
 
 
 @needs_vllm

@@ -27,6 +27,7 @@ from resd.records import Request, ResdError, Response
 Reference = Callable[[Sequence[int], Sequence[int]], Tensor]
 PROBE = "A push of weights is only done when both sides say the same."
 PROBE_TOKENS = 8
+STEPS_AHEAD = 4
 # Mean distance of log-probs that rounding can explain. A wrong tensor makes it whole units.
 APART = {torch.float32: 0.01, torch.bfloat16: 0.1, torch.float16: 0.05}
 
@@ -108,8 +109,10 @@ class VLLMEngine:
         """Take tensors by parameter name; what is not among them is read from the model that was given.
 
         Later responses carry `version`. An unknown name or a wrong shape is a `ResdError`. Asleep, the engine
-        takes them when it wakes.
+        takes them when it wakes. Replies that have begun keep their weights: finish or cancel them first.
         """
+        if self._serving:
+            raise ResdError("weights were pushed while vLLM is writing replies: finish or cancel those first")
         self._tensors = self._checked(dict(named_tensors))
         self._version = version
         if not self._asleep:
@@ -198,7 +201,15 @@ class VLLMEngine:
     def _push(self) -> None:
         vllm_runtime.push(self._llm, self._model, self._tensors)
         if not self._asleep:
-            self._llm.reset_prefix_cache()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop keys and values of former weights."""
+        for _ in range(STEPS_AHEAD):
+            if self._llm.reset_prefix_cache():
+                return
+            self._llm.step()  # one that was under way when its requests ended may hold some
+        raise RuntimeError("vLLM keeps keys and values of weights that it no longer has")
 
     def _wake(self) -> None:
         """Weights first: while they are pushed, the cache's memory is still free."""
@@ -209,14 +220,15 @@ class VLLMEngine:
         self._push()
         torch.cuda.empty_cache()
         self._llm.wake_up(tags=["kv_cache"])
-        self._llm.reset_prefix_cache()
+        self._forget()
         self._asleep = False
         self._compare()
 
     def _sleep(self) -> None:
         if self._sleeps:
             self._abandon(dict(self._open))
-            self._llm.reset_prefix_cache()
+            if self._model.device.type == "cuda":
+                torch.cuda.synchronize()  # a step ahead of what was asked for may still be running
             self._llm.sleep(level=2)
             self._asleep = True
 
