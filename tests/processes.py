@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -175,11 +176,16 @@ def learn(folder: Path) -> None:
             assert ranks.hear() is None
 
 
-def train(folder: Path, failing: int | None = None) -> None:
-    """`resd train` of the toy run in `folder`, new or resumed; rank `failing` fails in its second update."""
+def train(folder: Path, failing: int | None = None, killed: bool = False) -> None:
+    """`resd train` of the toy run in `folder`, new or resumed.
+
+    Rank `failing` fails in its second update, or is killed there.
+    """
     rank, update = int(os.environ["RANK"]), Learner.update
 
     def fails(self: Learner, *words: Any) -> Any:
+        if self.version == 1 and killed:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.version == 1:
             raise ResdError("the disk is full; make room")
         return update(self, *words)

@@ -30,10 +30,11 @@ def expected(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def run(model: Path, folder: Path, size: int, failing: int | None = None, **changes: Any) -> list[int | None]:
+def run(model: Path, folder: Path, size: int, *words: Any, **changes: Any) -> list[int | None]:
+    """The exit codes of a toy run of `size` processes; `words` as for `train`."""
     config = toy.toy_config(model, folder / "run", **changes).model_dump(mode="json")
     (folder / "toy.yaml").write_text(yaml.safe_dump(config))
-    return together(train, folder, failing, size=size)
+    return together(train, folder, *words, size=size)
 
 
 def assert_same_run(ours: Path, theirs: Path) -> None:
@@ -88,6 +89,15 @@ def test_an_error_ends_both_with_one_sentence(model: Path, tmp_path: Path, faili
     codes = run(model, tmp_path, TWO, failing)
     assert codes == ([2, 1] if failing == 0 else [1, 2])  # -9 were a hang
     sentence = "the disk is full; make room"
-    said = [line for rank in range(2) for line in (tmp_path / f"{rank}.log").read_text().splitlines()]
-    told = [line for line in said if line.startswith("resd: ") or "Traceback" in line]
-    assert told == [f"resd: process 1: {sentence}" if failing else f"resd: {sentence}"]
+    assert complaints(tmp_path) == [f"resd: process 1: {sentence}" if failing else f"resd: {sentence}"]
+
+
+def test_a_process_that_is_killed_ends_the_run(model: Path, tmp_path: Path) -> None:
+    assert run(model, tmp_path, TWO, 1, True) == [2, -9]
+    (said,) = complaints(tmp_path)
+    assert "gone without a word" in said
+
+
+def complaints(folder: Path) -> list[str]:
+    lines = [line for rank in range(2) for line in (folder / f"{rank}.log").read_text().splitlines()]
+    return [line for line in lines if line.startswith("resd: ") or "Traceback" in line]

@@ -15,7 +15,7 @@ from resd.config import RunConfig, SRPOConfig
 from resd.learner.attention import packable, packing
 from resd.learner.model import autocast, body, recomputing, resolve_dtype
 from resd.learner.optimizer import Optimizer, StepResult
-from resd.learner.parallel import ALONE, Ranks, collected, expect, named_whole, release, shard
+from resd.learner.parallel import ALONE, Ranks, collected, named_whole, release, shard
 from resd.learner.scoring import Distillation, PolicyGradient
 from resd.learner.student import Score, Student
 from resd.learner.teacher import Teacher
@@ -72,9 +72,7 @@ class Learner:
         advantages = torch.tensor([example.advantage for example in examples], device=self.device)
         totals = Totals()
         with self._forwards():
-            works = [work for one in routes for work in self._works(examples, one, objective)]
-            for number, work in enumerate(works, start=1):
-                expect(self.student, last=number == len(works))
+            for work in [work for one in routes for work in self._works(examples, one, objective)]:
                 loss, stats = self._backward(work, advantages, objective)
                 totals.add(work, loss, stats)
         totals = totals.over(self.ranks)

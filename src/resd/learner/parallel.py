@@ -7,6 +7,7 @@ go over gloo, tensors on a GPU over NCCL.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ WORK = timedelta(minutes=30)
 # Between two updates the first process generates and grades, and the others hear nothing from it. That one
 # has died is noticed at once, by the closed connection.
 SILENCE = timedelta(days=2)
+# What gloo says where the process at the other end is no more.
+GONE = re.compile(r"(closed|reset) by peer|[Bb]roken pipe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,14 @@ def joined() -> Iterator[Ranks]:
         if rank == 0:
             ranks.say(None)
     except Exception as error:
-        if _first_failure(store, rank):
-            raise
-        raise SystemExit(1) from error
+        if not _first_failure(store, rank):
+            raise SystemExit(1) from error
+        if isinstance(error, RuntimeError) and GONE.search(str(error)):
+            raise ResdError(
+                "a process of the run is gone without a word, killed perhaps for want of memory; go on with "
+                "--resume"
+            ) from error
+        raise
     dist.destroy_process_group()
 
 
@@ -125,7 +133,9 @@ def shard(student: Student, device: torch.device, compute_dtype: torch.dtype) ->
 
     Layers are gathered one at a time and, for a lower `compute_dtype`, in it, as autocast would cast them.
     Embedding, last norm and head stay float32: what is added to the hidden states stays as exact as in one
-    process. They stay gathered from the first micro-batch of an update to the last (`release`).
+    process. They stay gathered from the first micro-batch of an update to the last (`release`). Gradients
+    are summed over ranks, and sharded, in each backward pass: whole ones would take as much memory on every
+    rank as all weights.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -143,16 +153,9 @@ def shard(student: Student, device: torch.device, compute_dtype: torch.dtype) ->
         # Losses hold the normalisers of the global batch: gradients are to be summed, not averaged.
         module.set_force_sum_reduction_for_comms(True)
         module.set_gradient_divide_factor(1.0)
-
-
-def expect(student: Student, *, last: bool) -> None:
-    """Say before a micro-batch whether it is the update's last: then gradients are summed over ranks."""
-    if not isinstance(student, FSDPModule):
-        return
-    student.set_requires_gradient_sync(last)
-    for module in (student, student.head):
-        if isinstance(module, FSDPModule):
-            module.set_reshard_after_backward(last, recurse=False)
+    for part in (student, student.head):
+        if isinstance(part, FSDPModule):
+            part.set_reshard_after_backward(False, recurse=False)
 
 
 def release(student: Student) -> None:

@@ -18,7 +18,7 @@ from resd.config import RunConfig, TeacherConfig
 from resd.learner.learner import Learner, State
 from resd.learner.model import load_model, resolve_device
 from resd.learner.parallel import Ranks, joined, take_device
-from resd.learner.teacher import Teacher, make_teacher
+from resd.learner.teacher import make_teacher
 from resd.learner.totals import Metrics
 from resd.objectives.objective import Objective
 from resd.records import ResdError, TrainingExample
@@ -55,10 +55,6 @@ class Leader:
     @property
     def version(self) -> int:
         return self.learner.version
-
-    @property
-    def teacher(self) -> Teacher:
-        return self.learner.teacher
 
     def update(self, examples: Sequence[TrainingExample], objective: Objective) -> Metrics:
         metrics: Metrics = self._everywhere("update", examples, objective)
