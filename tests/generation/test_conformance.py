@@ -72,6 +72,16 @@ def test_logprobs_are_those_of_what_was_sampled(tested: Subject, temperature: fl
         torch.testing.assert_close(found[inside], expected[inside], atol=2 * tested.tolerance, rtol=0)
 
 
+def test_many_long_prompts_at_once(tested: Subject) -> None:
+    asked = requests(prompts([400 + i for i in range(40)]), max_tokens=4)
+    responses = generate(tested.engine, asked)
+    for i in range(0, 40, 13):
+        rows = distributions(tested.model, asked[i].prompt_ids, responses[i].token_ids)
+        expected = rows.gather(-1, torch.tensor(responses[i].token_ids)[:, None])[:, 0]
+        found = torch.tensor(responses[i].logprobs).double()
+        torch.testing.assert_close(found, expected, atol=tested.tolerance, rtol=0)
+
+
 def test_samples_follow_the_distribution(tested: Subject) -> None:
     (prompt,) = prompts([6])
     asked = [Request(f"s{i}", prompt, max_tokens=1, seed=i) for i in range(600)]

@@ -31,6 +31,7 @@ DEFAULTS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
+CPU_BATCHED_TOKENS = 4096
 
 
 def check_vllm(config: GenerationConfig, device: str) -> None:
@@ -59,19 +60,23 @@ def start(model: Any, tokenizer: Any, config: GenerationConfig, dtype: torch.dty
     from vllm import EngineArgs, LLMEngine
 
     _describe(model, tokenizer, folder)
+    on_cpu, longest = model.device.type == "cpu", max_length(model, config)
     arguments = EngineArgs(
         model=str(folder),
         load_format="dummy",
         dtype=str(dtype).removeprefix("torch."),
         generation_config="vllm",
         seed=0,
-        max_model_len=max_length(model, config),
+        max_model_len=longest,
         gpu_memory_utilization=config.gpu_memory_utilization,
         enable_prefix_caching=config.prefix_caching,
         tensor_parallel_size=config.tensor_parallel_size,
         distributed_executor_backend="external_launcher" if _processes() > 1 else None,
         enable_sleep_mode=can_sleep(model),
-        enforce_eager=model.device.type == "cpu",  # what is compiled there costs more than it saves
+        enforce_eager=on_cpu,  # what is compiled there costs more than it saves
+        # Where a prompt is cut in pieces, a seeded request fails on a CPU (0.32).
+        enable_chunked_prefill=False if on_cpu else None,
+        max_num_batched_tokens=max(CPU_BATCHED_TOKENS, longest) if on_cpu else None,
         disable_log_stats=True,
         logprobs_mode="processed_logprobs",
         structured_outputs_config={"backend": "guidance"},
