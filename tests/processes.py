@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import toy
@@ -26,7 +27,7 @@ from resd.config import (
     TeacherConfig,
 )
 from resd.learner.learner import Learner
-from resd.learner.parallel import ALONE, Ranks, joined
+from resd.learner.parallel import ALONE, Ranks, joined, local, take_device
 from resd.learner.teacher import make_teacher
 from resd.objectives.objective import Objective
 from resd.records import ResdError, TrainingExample
@@ -82,6 +83,7 @@ def _start(
 class Case:
     """Two updates on recorded rollouts."""
 
+    device: str = "cpu"
     objective: str = "distillation"
     count: int = 7
     teacher: Any = "ema"
@@ -97,15 +99,15 @@ CASES = {
     "untied": Case(untied=True),
     "fewer examples than ranks": Case(count=1),
     "one micro-batch each": Case(tokens=10_000),
-    "grpo": Case("grpo"),
-    "srpo": Case("srpo"),
-    "srpo, live": Case("srpo", teacher="live", untied=True),
-    "srpo, one distilled": Case("srpo", count=2),
-    "rlsd": Case("rlsd", teacher="frozen"),
+    "grpo": Case(objective="grpo"),
+    "srpo": Case(objective="srpo"),
+    "srpo, live": Case(objective="srpo", teacher="live", untied=True),
+    "srpo, one distilled": Case(objective="srpo", count=2),
+    "rlsd": Case(objective="rlsd", teacher="frozen"),
     "trust region": Case(teacher="trust_region"),
     "recomputed": Case(recomputed=True),
     "not finite": Case(broken=True),
-    "nothing to learn from": Case("grpo", count=0),
+    "nothing to learn from": Case(objective="grpo", count=0),
     "bfloat16": Case(bfloat16=True),
 }
 
@@ -136,14 +138,13 @@ def examples(count: int, seed: int) -> list[TrainingExample]:
 
 def make_learner(case: Case, ranks: Ranks) -> Learner:
     config = RunConfig(
-        device="cpu",
         compute_dtype="bfloat16" if case.bfloat16 else "float32",
         optimizer=OptimizerConfig(
             learning_rate=1e-3, micro_batch_tokens=case.tokens, activation_checkpointing=case.recomputed
         ),
         teacher=TeacherConfig(kind=case.teacher, update_rate=0.1),
     )
-    model = tiny_model()
+    model = tiny_model().to(case.device)
     if case.untied:
         model.config.tie_word_embeddings = False
         head = model.get_output_embeddings()
@@ -164,13 +165,26 @@ def two_updates(case: Case, ranks: Ranks = ALONE) -> dict[str, Any]:
         metrics.append(learner.update(batch, OBJECTIVES[case.objective]))
     weights = {name: tensor.detach().clone() for name, tensor in learner.weights()}
     saved = {"model": learner.model_state(), "learner": learner.state_dict()}
-    return {"metrics": metrics, "version": learner.version, "weights": weights, **saved}
+    numbers = {"metrics": metrics, "version": learner.version, "held": held(learner)}
+    return {**numbers, "weights": weights, **saved}
 
 
-def learn(folder: Path) -> None:
+def held(learner: Learner) -> dict[str, int]:
+    """Numbers in this process's memory between two updates."""
+    moments = (state["exp_avg"] for state in learner.optimizer.adamw.state.values())
+    parts = {"student": learner.model.parameters(), "teacher": learner.teacher.model.parameters()}
+    return {
+        name: sum(local(tensor.detach()).numel() for tensor in tensors)
+        for name, tensors in {**parts, "moments": moments}.items()
+    }
+
+
+def learn(folder: Path, cases: dict[str, Case]) -> None:
     """Every case, on each rank."""
     with joined() as ranks:
-        made = {name: two_updates(case, ranks) for name, case in CASES.items()}
+        for device in {case.device for case in cases.values()}:
+            take_device(torch.device(device), ranks)
+        made = {name: two_updates(case, ranks) for name, case in cases.items()}
         torch.save(made, folder / f"{ranks.rank}.pt")
         if ranks.rank:
             assert ranks.hear() is None
@@ -194,3 +208,29 @@ def train(folder: Path, failing: int | None = None, killed: bool = False) -> Non
         Learner.update = fails  # type: ignore[method-assign]
     with toy.in_place():
         main(["train", str(folder / "toy.yaml"), "--resume"])
+
+
+def compare(ranks: list[Any], expected: Any, rough: float) -> None:
+    """What `two_updates` made on each rank with what it made in one process, to a relative error."""
+    for made in ranks:
+        assert made["version"] == expected["version"]
+        for ours, theirs in zip(made["metrics"], expected["metrics"], strict=True):
+            assert ours == pytest.approx(theirs, rel=rough, abs=1e-7 + rough / 10, nan_ok=True)
+        assert_close(made["weights"], expected["weights"], rough)
+    for saved in ("model", "learner"):
+        assert_close(ranks[0][saved], expected[saved], rough)
+
+
+def assert_close(ours: Any, theirs: Any, rough: float) -> None:
+    """Through nested dicts and lists, wherever the tensors lie."""
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_close(ours[key], theirs[key], rough)
+    elif isinstance(ours, list):
+        for one, other in zip(ours, theirs, strict=True):
+            assert_close(one, other, rough)
+    elif isinstance(ours, torch.Tensor):
+        torch.testing.assert_close(ours.cpu(), theirs.cpu(), rtol=10 * rough, atol=rough)
+    else:
+        assert ours == theirs
