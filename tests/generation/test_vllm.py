@@ -17,14 +17,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import toy
 from generation.engines import CLOSE, model_of, prompts, requests, thinking_tokenizer
+from resd import environments
 from resd.config import GenerationConfig, RunConfig, check_config
 from resd.generation import vllm_runtime
 from resd.generation.engine import generate
 from resd.generation.vllm import VLLMEngine, forward_logprobs
 from resd.generation.vocabulary import Vocabulary
 from resd.records import ResdError
-from resd.training import setup
+from resd.training import journal, setup
 from support import save_tiny
 
 CONFIG = GenerationConfig(engine="vllm", gpu_memory_utilization=0.2, max_model_len=512)
@@ -292,6 +294,31 @@ def test_an_unknown_architecture_is_told() -> None:
     model.config.architectures = ["NobodysForCausalLM"]
     with pytest.raises(ResdError, match="no model of architecture NobodysForCausalLM"):
         started(model, None)
+
+
+@needs_vllm
+def test_a_run_trains_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = thinking_tokenizer()
+    model_of(3).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    on_gpu = torch.cuda.is_available()
+    config = toy.toy_config(
+        tmp_path / "model",
+        tmp_path / "run",
+        device="cuda" if on_gpu else "cpu",
+        generation=CONFIG.model_dump(),
+        stream={"batch_size": 2, "updates_per_batch": 2, "max_updates": 2},
+        context={"style": "compact", "max_reflection_tokens": 256, "max_curation_tokens": 256},
+    )
+    monkeypatch.setattr(environments, "load", lambda *_, **__: toy.Letters())
+    stream = setup.build(config)
+    assert isinstance(stream.engine, VLLMEngine)
+    stream.train()
+    rows = [row for row in journal.read(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "update"]
+    gaps = [row["actor/rollout_logprob_gap"] for row in rows if "actor/rollout_logprob_gap" in row]
+    assert len(rows) == 2
+    assert gaps
+    assert max(gaps) < 0.1
 
 
 @needs_vllm
