@@ -96,6 +96,12 @@ class Learner:
         """What the student is saved as. Not copied; on rank 0 alone where there are several."""
         return self._collected(self.model.state_dict(keep_vars=self.ranks.shared))
 
+    def memory(self) -> Metrics:
+        """GiB that PyTorch has held at most so far on this process' GPU; nothing on a CPU."""
+        if self.device.type != "cuda":
+            return {}
+        return {"memory_gib/peak": torch.cuda.max_memory_allocated(self.device) / 2**30}
+
     def state_dict(self) -> State:
         """Optimizer, schedule, counters and teacher, likewise: the same for any number of ranks."""
         state = {"optimizer": self.optimizer.state_dict(), "teacher": self.teacher.state_dict()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,6 +24,16 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @contextmanager
+    def around(self, name: str, context: AbstractContextManager[object]) -> Iterator[None]:
+        """Count the time to enter and to leave `context`, and not what is done inside it."""
+        with ExitStack() as stack:
+            with self.measure(name):
+                stack.enter_context(context)
+            yield
+            with self.measure(name):
+                stack.close()
 
     def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
         """Yield `items`, counting the time that each takes to come, and not what is done with it."""

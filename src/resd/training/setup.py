@@ -31,7 +31,7 @@ from resd.learner.parallel import ALONE, Ranks
 from resd.records import ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
-from resd.training.follow import Leader, Start
+from resd.training.leader import Leader, Spread, Start, Whose
 from resd.training.plan import check_run
 from resd.training.progress import make_batches
 from resd.training.run_folder import check_folder, open_folder
@@ -58,9 +58,14 @@ def build(
     found = checkpoint.latest(folder / "checkpoints")
     state = checkpoint.load_state(found) if found else checkpoint.RunState()
     tokenizer = load_tokenizer(config.model)
-    learner, model, teacher = make_learner(Start(config, found, plan.updates), ranks)
-    engine = make_engine(model, tokenizer, config)
-    author = make_author(teacher, tokenizer, config)
+    start = Start(config, found, plan.updates)
+    if ranks.shared:
+        ranks.say(start)
+    own, model, teacher = make_learner(start, ranks)
+    learner = Leader(own, ranks) if ranks.shared else own
+    engine = _spread(make_engine(model, tokenizer, config), "weights", ranks)
+    written = make_author(teacher, tokenizer, config)
+    author = _spread(written, "teacher_weights", ranks) if written else None
     context = make_context(fit_prompts(config, model), author or engine, tokenizer)
     if context and state.context:
         context.load_state_dict(state.context)
@@ -98,20 +103,18 @@ def evaluate_model(config: RunConfig) -> Evaluation:
         return evaluate(engine, environment, tokenizer, config.evaluation, config.rollout)
 
 
-def make_learner(start: Start, ranks: Ranks) -> tuple[Learner | Leader, Any, Any]:
-    """The learner, and the student and the teacher that engines decode with.
+def make_learner(start: Start, ranks: Ranks) -> tuple[Learner, Any, Any]:
+    """A rank's learner, and the student and the teacher that its engines decode with.
 
     These are the learner's own modules, or copies where it holds only shards of them.
     """
+    model = start.load_model(ranks)
     if not ranks.shared:
-        model = start.load_model(ranks)
         learner = start.learner(model, ranks)
         return learner, model, learner.teacher.model
-    ranks.say(start)
-    model = start.load_model(ranks)
     student = as_dtype(model, preferred_dtype(model))
     teacher = copy.deepcopy(student) if _has_author(start.config) else None
-    return Leader(start.learner(model, ranks), ranks), student, teacher
+    return start.learner(model, ranks), student, teacher
 
 
 def find_device(config: RunConfig) -> torch.device:
@@ -208,6 +211,10 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
             return RLSD(composer, policy, config.rlsd, config.seed)
     assert context is not None, "RESD needs the context engine"
     return RESD(composer, context.playbook_for, distillation, distill_successes=chosen is not False)
+
+
+def _spread(engine: GenerationEngine, whose: Whose, ranks: Ranks) -> GenerationEngine:
+    return Spread(engine, whose, ranks) if ranks.shared else engine
 
 
 def _has_author(config: RunConfig) -> bool:

@@ -23,7 +23,7 @@ from resd.records import Attempt, Problem
 from resd.training import checkpoint, journal
 from resd.training.clock import Clock
 from resd.training.evaluation import evaluate, sample_rows
-from resd.training.follow import Leader
+from resd.training.leader import Leader
 from resd.training.metrics import distillation_metrics, mean_rewards, rollout_metrics, timings
 from resd.training.progress import Progress, advance, finished, improved_fraction
 from resd.training.rollout import Sampling, roll_out
@@ -67,7 +67,7 @@ class Stream:
         """One round on a batch: attempt, learn in words, learn in weights."""
         clock, step = Clock(), self.progress.step + 1
         with clock.measure("step"):
-            with self.engine.awake():
+            with clock.around("switch", self.engine.awake()):
                 attempts = self.roll_out(problems, step, clock)
                 with clock.measure("context"), self.author.awake() if self.author else nullcontext():
                     context = self.context.update(attempts, step) if self.context else None
@@ -75,6 +75,7 @@ class Stream:
             examples = self.algorithm.examples(attempts, prompts)
             with clock.measure("update"):
                 learned = self.learner.update(examples, self.algorithm.objective)
+            with clock.measure("switch"):
                 self.load_weights()
         metrics = {
             **rollout_metrics(attempts),
@@ -118,7 +119,8 @@ class Stream:
         place = {"step": self.progress.step, "batch": before.batch, "round": before.round}
         metrics |= {f"training/{name}": float(value) for name, value in place.items()}
         metrics |= {} if improved is None else {"training/improved_fraction": improved}
-        write_all(self.sinks, Record("update", **place, metrics=metrics, timing=timings(clock.seconds)))
+        timing = timings(clock.seconds) | self.learner.memory()
+        write_all(self.sinks, Record("update", **place, metrics=metrics, timing=timing))
 
     def evaluate(self) -> None:
         """Held-out samples with the current weights."""
