@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import toy
 from generation.engines import CLOSE, model_of, prompts, requests, thinking_tokenizer
@@ -133,17 +137,18 @@ def test_weights_are_named_and_shaped_as_in_a_checkpoint(kind: str, tmp_path: Pa
             torch.testing.assert_close(tensor, saved.get_tensor(name), rtol=0, atol=0)
 
 
-def test_shards_are_gathered_one_after_the_other(tmp_path: Path) -> None:
-    from torch import distributed
-    from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
-
-    whole, plain = torch.arange(12.0).reshape(4, 3), torch.ones(2)
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[DeviceMesh]:
+    """A process group of this process."""
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        shards = distribute_tensor(whole, init_device_mesh("cpu", (1,)), [Shard(0)])
-        weights = dict(vllm_runtime.gathered({"shards": shards, "plain": plain}))
-    finally:
-        distributed.destroy_process_group()
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+def test_shards_are_gathered_one_after_the_other(alone: DeviceMesh) -> None:
+    whole, plain = torch.arange(12.0).reshape(4, 3), torch.ones(2)
+    shards = distribute_tensor(whole, alone, [Shard(0)])
+    weights = dict(vllm_runtime.gathered({"shards": shards, "plain": plain}))
     assert not isinstance(weights["shards"], DTensor)
     assert torch.equal(weights["shards"], whole)
     assert weights["plain"] is plain
@@ -214,6 +219,16 @@ def test_weights_are_pushed_at_every_waking_and_never_asleep(asleep: Any) -> Non
     assert len(pushed) == 3
     assert all(float(tensors["model.norm.weight"][0]) == 7.0 for tensors in pushed[1:])
     assert all(len(tensors) == len(pushed[0]) for tensors in pushed)
+
+
+def test_a_sharded_model_is_not_held_whole(asleep: Any, alone: DeviceMesh) -> None:
+    engine, _, pushed = asleep
+    norm = engine._model.model.norm
+    norm.weight = torch.nn.Parameter(distribute_tensor(norm.weight.data, alone, [Shard(0)]))
+    engine.load_weights([("model.norm.weight", torch.ones(64))], 1)
+    with engine.awake():
+        pass
+    assert isinstance(pushed[0]["model.norm.weight"], DTensor)
 
 
 def test_nobody_generates_asleep(asleep: Any) -> None:

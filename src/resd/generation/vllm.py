@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from resd.config import GenerationConfig
 from resd.generation import vllm_runtime
@@ -36,9 +37,9 @@ class VLLMEngine:
     """Generates with a copy of the trainer's model inside vLLM (see `GenerationEngine`).
 
     On CUDA the engine sleeps outside `awake()` and holds neither weights nor cache; whenever it wakes, it is
-    given the weights of the last `load_weights` again. Those are kept by reference (of sharded tensors, the
-    shards): a trainer that changes them in place calls `load_weights` after each change. Elsewhere it never
-    sleeps.
+    given the weights of the last `load_weights` again. Those are kept by reference: a trainer that changes
+    them in place calls `load_weights` after each change. Elsewhere it never sleeps. Of a sharded model, its
+    own shards are read, one tensor at a time.
 
     `compute_dtype` as for the `Decoder`. With `reference`, each push of weights is followed by a comparison
     of one reply's log-probs with the trainer's: `ResdError` where they are apart.
@@ -113,7 +114,7 @@ class VLLMEngine:
         """
         if self._serving:
             raise ResdError("weights were pushed while vLLM is writing replies: finish or cancel those first")
-        self._tensors = self._checked(dict(named_tensors))
+        self._tensors = self._checked(named_tensors)
         self._version = version
         if not self._asleep:
             self._push()
@@ -189,14 +190,16 @@ class VLLMEngine:
                 del self._open[name]
         self._drop_finished()
 
-    def _checked(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        own = vllm_runtime.own_tensors(self._model)
-        for name, tensor in tensors.items():
-            if name not in own or own[name].shape != tensor.shape:
+    def _checked(self, named_tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        tensors = vllm_runtime.own_tensors(self._model)
+        for name, tensor in named_tensors:
+            if name not in tensors or tensors[name].shape != tensor.shape:
                 raise ResdError(
                     f"pushed weight {name!r} of shape {tuple(tensor.shape)} does not fit the engine's model"
                 )
-        return {name: tensor.detach() for name, tensor in (own | tensors).items()}
+            if not isinstance(tensors[name], DTensor):  # no rank is to hold a whole model for long
+                tensors[name] = tensor
+        return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def _push(self) -> None:
         vllm_runtime.push(self._llm, self._model, self._tensors)
