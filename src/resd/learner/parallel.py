@@ -58,6 +58,12 @@ class Ranks:
         dist.broadcast_object_list(heard, src=0, group=self.words)
         return heard[0]
 
+    def collect(self, words: Any) -> list[Any]:
+        """What each rank says, in their order, on rank 0; nothing on the others."""
+        collected = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(words, collected, dst=0, group=self.words)
+        return collected or []
+
     def largest(self, count: int) -> int:
         """Of all ranks' counts."""
         if not self.shared:

@@ -31,10 +31,9 @@ def _obey(ranks: Ranks) -> None:
         return
     learner, student, teacher = setup.make_learner(start, ranks)
     tokenizer = load_tokenizer(start.config.model)
-    engines = {
-        "weights": setup.make_engine(student, tokenizer, start.config),
-        "teacher_weights": setup.make_author(teacher, tokenizer, start.config),
-    }
+    engines = {"weights": setup.make_engine(student, tokenizer, start.config)}
+    if author := setup.make_author(teacher, tokenizer, start.config):
+        engines["teacher_weights"] = author
     for method, words in iter(ranks.hear, None):
         if method == "generate":
             whose, shares = words

@@ -1,0 +1,123 @@
+"""What rank 0 of several does with all of them: the learner's calls, and generation.
+
+What takes all ranks is said by rank 0 before it does its own part: the name of a call, and its arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from resd.config import RunConfig, TeacherConfig
+from resd.generation.engine import GenerationEngine
+from resd.learner.learner import Learner, State
+from resd.learner.model import load_model, resolve_device
+from resd.learner.parallel import Ranks, deal, take_device
+from resd.learner.teacher import make_teacher
+from resd.learner.totals import Metrics
+from resd.objectives.objective import Objective
+from resd.records import Request, Response, TrainingExample
+from resd.training import checkpoint
+
+# Whose weights an engine has, by the learner's method that gives them.
+Whose = Literal["weights", "teacher_weights"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """All that makes a learner. `found` is the checkpoint that a run goes on from, which all ranks read."""
+
+    config: RunConfig
+    found: Path | None
+    updates: int
+
+    def load_model(self, ranks: Ranks) -> Any:
+        device = take_device(resolve_device(self.config.device), ranks)
+        return load_model(str(self.found or self.config.model), device)
+
+    def learner(self, model: Any, ranks: Ranks) -> Learner:
+        teacher = make_teacher(_teacher(self.config), model)
+        learner = Learner(model, teacher, self.config, total_updates=self.updates, ranks=ranks)
+        if self.found:
+            learner.load_state_dict(checkpoint.load_learner(self.found))
+        return learner
+
+
+class Leader:
+    """Rank 0's learner, each call of which all ranks make."""
+
+    def __init__(self, learner: Learner, ranks: Ranks) -> None:
+        self.learner, self.ranks = learner, ranks
+        self.model: Any = learner.model
+
+    @property
+    def version(self) -> int:
+        return self.learner.version
+
+    def update(self, examples: Sequence[TrainingExample], objective: Objective) -> Metrics:
+        metrics: Metrics = self._everywhere("update", examples, objective)
+        return metrics
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """To be read to the end: each tensor takes all ranks, whose engines get it too."""
+        yield from self._everywhere("weights")
+
+    def teacher_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Likewise."""
+        yield from self._everywhere("teacher_weights")
+
+    def model_state(self) -> State:
+        state: State = self._everywhere("model_state")
+        return state
+
+    def state_dict(self) -> State:
+        state: State = self._everywhere("state_dict")
+        return state
+
+    def memory(self) -> Metrics:
+        """Of rank 0, which also generates."""
+        return self.learner.memory()
+
+    def _everywhere(self, method: str, *words: Any) -> Any:
+        self.ranks.say((method, words))
+        return getattr(self.learner, method)(*words)
+
+
+class Spread:
+    """Rank 0's engine, whose requests are dealt out to all ranks. Each of them has such an engine."""
+
+    def __init__(self, engine: GenerationEngine, whose: Whose, ranks: Ranks) -> None:
+        self.engine, self.whose, self.ranks = engine, whose, ranks
+
+    def submit(self, requests: Sequence[Request]) -> Iterator[Response]:
+        """Rank 0's own as they finish, then those of the others."""
+        lengths = [len(request.prompt_ids) + request.max_tokens for request in requests]
+        shares = [[requests[i] for i in hand] for hand in deal(lengths, self.ranks.size)]
+        self.ranks.say(("generate", (self.whose, shares)))
+        return self._collect(self.engine.submit(shares[0]))
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """On rank 0; other ranks' requests run to their end."""
+        self.engine.cancel(ids)
+
+    def awake(self) -> AbstractContextManager[None]:
+        return self.engine.awake()
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Of a `Leader`: the other ranks load theirs as they are gathered."""
+        self.engine.load_weights(named_tensors, version)
+
+    def _collect(self, own: Iterator[Response]) -> Iterator[Response]:
+        yield from own
+        for responses in self.ranks.collect([]):
+            yield from responses
+
+
+def _teacher(config: RunConfig) -> TeacherConfig:
+    """GRPO asks no teacher anything: the live one costs no memory."""
+    return TeacherConfig(kind="live") if config.algorithm == "grpo" else config.teacher
