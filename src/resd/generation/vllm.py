@@ -230,8 +230,6 @@ class VLLMEngine:
     def _sleep(self) -> None:
         if self._sleeps:
             self._abandon(dict(self._open))
-            if self._model.device.type == "cuda":
-                torch.cuda.synchronize()  # a step ahead of what was asked for may still be running
             self._llm.sleep(level=2)
             self._asleep = True
 
