@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from resd.config import (
     SRPOConfig,
     TeacherConfig,
 )
+from resd.generation.decoder import Decoder
 from resd.learner.learner import Learner
 from resd.learner.parallel import ALONE, Ranks, joined, local, take_device
 from resd.learner.teacher import make_teacher
 from resd.objectives.objective import Objective
-from resd.records import ResdError, TrainingExample
+from resd.records import Request, ResdError, Response, TrainingExample
 from support import tiny_model
 
 # Processes forked from one that has imported what is slow to import, and never computed.
@@ -193,9 +194,15 @@ def learn(folder: Path, cases: dict[str, Case]) -> None:
 def train(folder: Path, failing: int | None = None, killed: bool = False) -> None:
     """`resd train` of the toy run in `folder`, new or resumed.
 
-    Rank `failing` fails in its second update, or is killed there.
+    Rank `failing` fails in its second update, or is killed there. How many requests a rank decodes is in
+    `<folder>/<rank>.decoded`, a line for each time.
     """
-    rank, update = int(os.environ["RANK"]), Learner.update
+    rank, update, submit = int(os.environ["RANK"]), Learner.update, Decoder.submit
+
+    def counted(self: Decoder, requests: Sequence[Request]) -> Iterator[Response]:
+        with (folder / f"{rank}.decoded").open("a") as counts:
+            counts.write(f"{len(requests)}\n")
+        return submit(self, requests)
 
     def fails(self: Learner, *words: Any) -> Any:
         if self.version == 1 and killed:
@@ -204,6 +211,7 @@ def train(folder: Path, failing: int | None = None, killed: bool = False) -> Non
             raise ResdError("the disk is full; make room")
         return update(self, *words)
 
+    Decoder.submit = counted  # type: ignore[method-assign]
     if failing == rank:
         Learner.update = fails  # type: ignore[method-assign]
     with toy.in_place():

@@ -70,8 +70,24 @@ def test_two_processes_write_what_one_does(model: Path, tmp_path: Path, author: 
         (tmp_path / name).mkdir()
         assert run(model, tmp_path / name, size, context=context) == [0] * size
     assert_same_run(tmp_path / "two/run", tmp_path / "one/run")
+    for name in [f"rollouts/{step}.jsonl" for step in range(1, 7)]:
+        one, two = (journal.read(tmp_path / size / "run" / name) for size in ("one", "two"))
+        assert [row.get("response") for row in one] == [row.get("response") for row in two]
+        assert any(row.get("response") for row in one)
     assert (tmp_path / "two/1.log").read_text() == ""
     assert " 6/6" in (tmp_path / "two/0.log").read_text()
+
+
+def test_all_processes_generate(expected: Path, model: Path, tmp_path: Path) -> None:
+    """Rollouts and evaluations are dealt out; a single request is rank 0's."""
+    assert run(model, tmp_path, TWO) == [0, 0]
+    alone, *shares = (
+        [int(line) for line in path.read_text().splitlines()]
+        for path in (expected.parent / "0.decoded", tmp_path / "0.decoded", tmp_path / "1.decoded")
+    )
+    assert [sum(pair) for pair in zip(*shares, strict=True)] == alone
+    assert all(abs(mine - yours) <= 1 for mine, yours in zip(*shares, strict=True))
+    assert max(alone) > 3
 
 
 @pytest.mark.parametrize(("first", "then"), [(ALONE, TWO), (TWO, ALONE)])
