@@ -23,7 +23,7 @@ from learner import SHAPES, make_model
 from resd.learner import attention
 from resd.learner import prefix as sharing
 from resd.learner.attention import packing
-from resd.learner.layout import MicroBatch, build_micro_batches
+from resd.learner.layout import MicroBatch, build_micro_batches, teacher_prefix
 from resd.learner.model import body
 from resd.learner.teacher import LiveTeacher
 from resd.objectives.losses import SampledTokens, token_statistics
@@ -68,6 +68,7 @@ def micro_batches(
             with_teacher=True,
             micro_batch_tokens=limit,
             packed=True,
+            prefix=teacher_prefix(examples),
             device=device,
         )
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 import toy
+from learner.kernels import varlen_by_hand
 from resd.cli import main
 from resd.config import (
     DistillationConfig,
@@ -27,6 +29,7 @@ from resd.config import (
     TeacherConfig,
 )
 from resd.generation.decoder import Decoder
+from resd.learner import attention, student
 from resd.learner.learner import Learner
 from resd.learner.parallel import ALONE, Ranks, joined, local, take_device
 from resd.learner.teacher import make_teacher
@@ -92,6 +95,7 @@ class Case:
     untied: bool = False
     bfloat16: bool = False
     recomputed: bool = False
+    packed: bool = False  # and the teacher's prompts begin alike
     broken: bool = False  # the second update's gradient is not finite
 
 
@@ -107,14 +111,17 @@ CASES = {
     "rlsd": Case(objective="rlsd", teacher="frozen"),
     "trust region": Case(teacher="trust_region"),
     "recomputed": Case(recomputed=True),
+    "packed": Case(packed=True),
+    "packed, one example": Case(packed=True, count=1),
+    "packed srpo": Case(objective="srpo", packed=True, teacher="live"),
     "not finite": Case(broken=True),
     "nothing to learn from": Case(objective="grpo", count=0),
     "bfloat16": Case(bfloat16=True),
 }
 
 
-def examples(count: int, seed: int) -> list[TrainingExample]:
-    """Every third has no teacher prompt, one has no response."""
+def examples(count: int, seed: int, beginning: tuple[int, ...]) -> list[TrainingExample]:
+    """Every third has no teacher prompt, one has no response. Teacher prompts have the same `beginning`."""
     source = random.Random(seed)
 
     def ids(low: int, high: int) -> tuple[int, ...]:
@@ -129,7 +136,7 @@ def examples(count: int, seed: int) -> list[TrainingExample]:
                 prompt_ids=ids(2, 9),
                 response_ids=response,
                 rollout_logprobs=tuple(source.uniform(-6, -3) for _ in response),
-                teacher_prompt_ids=ids(5, 20) if taught else None,
+                teacher_prompt_ids=beginning + ids(5, 20) if taught else None,
                 weight=source.uniform(0.5, 2),
                 advantage=source.uniform(-2, 2),
             )
@@ -137,11 +144,17 @@ def examples(count: int, seed: int) -> list[TrainingExample]:
     return made
 
 
+BEGINNING = tuple(range(20, 50))
+
+
 def make_learner(case: Case, ranks: Ranks) -> Learner:
     config = RunConfig(
         compute_dtype="bfloat16" if case.bfloat16 else "float32",
         optimizer=OptimizerConfig(
-            learning_rate=1e-3, micro_batch_tokens=case.tokens, activation_checkpointing=case.recomputed
+            learning_rate=1e-3,
+            micro_batch_tokens=case.tokens,
+            activation_checkpointing=case.recomputed,
+            packing=case.packed,
         ),
         teacher=TeacherConfig(kind=case.teacher, update_rate=0.1),
     )
@@ -158,16 +171,21 @@ def make_learner(case: Case, ranks: Ranks) -> Learner:
 
 def two_updates(case: Case, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Metrics of both, and all that a checkpoint would hold after them."""
+    kernel = varlen_by_hand if case.device == "cpu" else attention.varlen_attn
     learner, metrics = make_learner(case, ranks), []
-    for seed in range(2):
-        batch = examples(case.count, seed)
-        if case.broken and seed == 1:
-            batch = [replace(one, weight=float("inf")) for one in batch]
-        metrics.append(learner.update(batch, OBJECTIVES[case.objective]))
+    with (
+        mock.patch.object(attention, "varlen_attn", kernel),
+        mock.patch.object(student, "record_prefix", wraps=student.record_prefix) as prefixes,
+    ):
+        for seed in range(2):
+            batch = examples(case.count, seed, BEGINNING if case.packed else ())
+            if case.broken and seed == 1:
+                batch = [replace(one, weight=float("inf")) for one in batch]
+            metrics.append(learner.update(batch, OBJECTIVES[case.objective]))
     weights = {name: tensor.detach().clone() for name, tensor in learner.weights()}
     saved = {"model": learner.model_state(), "learner": learner.state_dict()}
-    numbers = {"metrics": metrics, "version": learner.version, "held": held(learner)}
-    return {**numbers, "weights": weights, **saved}
+    counts = {"version": learner.version, "held": held(learner), "prefixed": prefixes.call_count}
+    return {"metrics": metrics, "weights": weights, **saved, **counts}
 
 
 def held(learner: Learner) -> dict[str, int]:

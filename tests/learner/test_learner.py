@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from learner.kernels import varlen_by_hand
 from resd.config import (
     DistillationConfig,
     OptimizerConfig,
@@ -470,31 +471,3 @@ def spy_on_prefixes(monkeypatch: pytest.MonkeyPatch) -> list[SharedPrefix]:
 
     monkeypatch.setattr(SharedPrefix, "__init__", init)
     return seen
-
-
-def varlen_by_hand(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    ends: torch.Tensor,
-    key_ends: torch.Tensor,
-    longest: int,
-    longest_key: int,
-    *,
-    scale: float,
-    window_size: tuple[int, int],
-    enable_gqa: bool = True,
-    return_aux: Any = None,
-) -> Any:
-    """What the GPU kernel is asked for, by definition: `[tokens, heads, D]`, and `[heads, tokens]`."""
-    assert (longest, longest_key) == (int(ends.diff().max()), int(key_ends.diff().max()))
-    assert window_size in ((-1, 0), (-1, -1))
-    of_query, of_key = (torch.repeat_interleave(torch.arange(len(e) - 1), e.diff()) for e in (ends, key_ends))
-    seen = of_query[:, None] == of_key[None, :]
-    if window_size == (-1, 0):
-        seen &= torch.arange(len(query))[:, None] >= torch.arange(len(key))[None, :]
-    groups = query.shape[1] // key.shape[1]
-    scores = torch.einsum("qhd,khd->hqk", query, key.repeat_interleave(groups, 1)) * scale
-    scores = scores.masked_fill(~seen, -torch.inf)
-    out = torch.einsum("hqk,khd->qhd", scores.softmax(-1), value.repeat_interleave(groups, 1))
-    return out if return_aux is None else (out, scores.logsumexp(-1))

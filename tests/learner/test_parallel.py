@@ -32,6 +32,8 @@ def test_the_cases_learn(ranks: list[Any]) -> None:
     assert skipped.pop("nothing to learn from") == [1, 1]
     assert skipped.pop("not finite") == [0, 1]
     assert set(map(tuple, skipped.values())) == {(0, 0)}
+    for made in ranks:
+        assert {name for name, case in made.items() if case["prefixed"]} == {"packed", "packed srpo"}
 
 
 def test_each_rank_holds_its_share(ranks: list[Any]) -> None:

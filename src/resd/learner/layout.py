@@ -46,19 +46,17 @@ def build_micro_batches(
     with_teacher: bool,
     micro_batch_tokens: int,
     packed: bool = False,
-    share_prefix: bool = True,
+    prefix: SharedPrefix | None = None,
     device: torch.device | str = "cpu",
 ) -> list[MicroBatch]:
     """Micro-batches over `examples[i] for i in indices`, similar lengths together.
 
     Neither side has more than `micro_batch_tokens`, padding included, but for a single example that is
-    longer. What the teacher's packed prompts begin with is computed once, with `share_prefix`. Raises
-    ResdError for an example that cannot be trained on.
+    longer. `prefix` is what all of the teacher's prompts begin with (`teacher_prefix`); they must be packed.
+    Raises ResdError for an example that cannot be trained on.
     """
     for index in indices:
         _check(examples[index], index, with_teacher)
-    sharing = packed and with_teacher and share_prefix
-    prefix = _prefix([examples[index] for index in indices]) if sharing else None
     lengths = {index: _length(examples[index], with_teacher, prefix) for index in indices}
     groups = pack(lengths, micro_batch_tokens) if packed else bucket(lengths, micro_batch_tokens)
     return [_micro_batch(examples, group, with_teacher, packed, prefix, device) for group in groups]
@@ -154,8 +152,11 @@ def _micro_batch(
     )
 
 
-def _prefix(examples: Sequence[TrainingExample]) -> SharedPrefix | None:
-    """Of the teacher's prompts. Those of the student are short, and gradients have to go through them."""
+def teacher_prefix(examples: Sequence[TrainingExample]) -> SharedPrefix | None:
+    """What the teacher's prompts begin with, where it pays to compute it once.
+
+    Those of the student are short, and gradients have to go through them.
+    """
     prompts = [example.teacher_prompt_ids or () for example in examples]
     return shared_prefix(prompts, sum(len(example.response_ids) for example in examples))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resd.learner.layout import Layout
-from resd.learner.model import body, projection, response_hidden
+from resd.learner.model import body, projection, record_prefix, response_hidden
 from resd.objectives.chunked import Projection, Stats
 
 # From the projection of a micro-batch's tokens to its loss, a scalar, and statistics `[tokens]`.
@@ -36,7 +36,7 @@ class Student(nn.Module):
     """A causal language model as what is trained: its forward ends in the loss (`Score`).
 
     As one forward of one module it can be compiled, and sharded (`parallel.shard`). A teacher's ends in the
-    projection itself.
+    projection itself, and runs over a prefix first where nothing has.
     """
 
     def __init__(self, model: Any) -> None:
@@ -45,4 +45,6 @@ class Student(nn.Module):
         self.head = LossHead(model.get_output_embeddings())
 
     def forward(self, layout: Layout, score: Callable[[Projection], Scored]) -> Scored:
+        if layout.sequences is not None and layout.sequences.prefix is not None:
+            record_prefix(self.body, layout.sequences.prefix, layout.input_ids.device)
         return self.head(response_hidden(self.body, layout), score)  # type: ignore[no-any-return]

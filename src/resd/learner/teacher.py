@@ -11,7 +11,6 @@ import torch
 
 from resd.config import TeacherConfig
 from resd.learner.layout import Layout
-from resd.learner.model import record_prefix
 from resd.learner.parallel import local, own_part
 from resd.learner.student import Student
 from resd.objectives.chunked import Projection
@@ -137,8 +136,6 @@ class TrustRegionTeacher(FrozenTeacher):
 
 @torch.no_grad()
 def _project(network: Student, layout: Layout) -> Projection:
-    if layout.sequences is not None and layout.sequences.prefix is not None:
-        record_prefix(network.body, layout.sequences.prefix, layout.input_ids.device)
     return cast(Projection, network(layout, lambda made: made))
 
 

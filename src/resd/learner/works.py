@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resd.config import RunConfig
-from resd.learner.layout import MicroBatch, build_micro_batches
+from resd.learner.layout import MicroBatch, build_micro_batches, teacher_prefix
 from resd.learner.parallel import Ranks, deal
 from resd.objectives.chunked import Projection
 from resd.objectives.losses import SampledTokens
@@ -79,12 +79,14 @@ def make_works(
     """
     settings = objective.distillation if one.distilled else objective.policy
     assert settings is not None
+    # Of all ranks' examples, so that each of them runs over it as often.
+    prefix = teacher_prefix([examples[i] for i in one.indices]) if packed and one.with_teacher else None
     build = partial(
         build_micro_batches,
         with_teacher=one.with_teacher,
         micro_batch_tokens=config.optimizer.micro_batch_tokens,
         packed=packed,
-        share_prefix=not ranks.shared,
+        prefix=prefix,
         device=device,
     )
     scales = _scales(examples, objective, config, device)
@@ -96,7 +98,7 @@ def make_works(
     missing = ranks.largest(len(works)) - len(works)
     if not missing:
         return works
-    (batch,) = build([_shortened(examples[one.indices[0]])], [0])
+    (batch,) = build([_shortened(examples[one.indices[0]], 0 if prefix is None else len(prefix))], [0])
     tokens = _tokens(batch, torch.zeros_like(scales), settings.is_clip, config)
     return works + [Work(one, batch, tokens, idle=True)] * missing
 
@@ -112,14 +114,14 @@ def _length(example: TrainingExample, one: Route) -> int:
     return len(example.prompt_ids) + len(example.response_ids) + taught
 
 
-def _shortened(example: TrainingExample) -> TrainingExample:
-    """The least that can be forwarded the same way."""
+def _shortened(example: TrainingExample, prefix: int) -> TrainingExample:
+    """The least that can be forwarded the same way, after a prefix of so many tokens."""
     return replace(
         example,
         prompt_ids=example.prompt_ids[:1],
         response_ids=example.response_ids[:1],
         rollout_logprobs=example.rollout_logprobs[:1],
-        teacher_prompt_ids=example.teacher_prompt_ids and example.teacher_prompt_ids[:1],
+        teacher_prompt_ids=example.teacher_prompt_ids and example.teacher_prompt_ids[: prefix + 1],
     )
 
 
