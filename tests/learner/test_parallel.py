@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes import CASES, compare, learn, together, two_updates
-from resd.learner.parallel import deal
+from resd.learner.parallel import deal, joined
+from resd.records import ResdError
 
 SIZES = [2, 3]
 
@@ -52,3 +53,11 @@ def test_hands_hold_each_once_and_are_balanced(lengths: list[int], size: int) ->
     assert all(hand == sorted(hand) for hand in hands)
     loads = [sum(lengths[position] for position in hand) for hand in hands]
     assert max(loads) - min(loads) <= max(lengths, default=0)
+
+
+def test_half_an_environment_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ResdError, match="start several processes with torchrun"), joined():
+        pass

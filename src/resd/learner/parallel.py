@@ -29,8 +29,8 @@ from resd.records import ResdError
 MEETING = timedelta(minutes=10)
 # Within an update all processes do the same at the same time.
 WORK = timedelta(minutes=30)
-# Between two updates the first process generates and grades, and the others hear nothing from it. That one
-# has died is noticed at once, by the closed connection.
+# Between two words of the first process, which grades, and for what each generates. That a process has died
+# is noticed at once, by the closed connection.
 SILENCE = timedelta(days=2)
 # What gloo says where the process at the other end is no more.
 GONE = re.compile(r"(closed|reset) by peer|[Bb]roken pipe")
@@ -95,13 +95,18 @@ def joined() -> Iterator[Ranks]:
     """All processes that torchrun started for this run; `ALONE` where it did not start any.
 
     Rank 0 leaves last, by saying None. An error on any rank ends all of them: the rank that fails first
-    raises it, the others exit with status 1 and say nothing.
+    raises it, the others exit with status 1 and say nothing. Raises ResdError for half an environment.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
-    store, rank, size = next(rendezvous("env://", timeout=MEETING))
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=MEETING))
+    except ValueError as error:
+        raise ResdError(
+            f"WORLD_SIZE is {size}, but {error}; start several processes with torchrun"
+        ) from error
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WORK)
     ranks = Ranks(rank, size, dist.new_group(backend="gloo", timeout=SILENCE))
