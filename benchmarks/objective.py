@@ -36,8 +36,8 @@ import torch
 from torch import Tensor
 
 from resd.objectives.chunked import Projection, slices
-from resd.objectives.losses import SampledTokens, distillation_loss, sampled_loss
 from resd.objectives.divergence import Divergence, sampled_token_loss
+from resd.objectives.losses import SampledTokens, distillation_loss, sampled_loss
 from resd.objectives.policy_gradient import clipped_token_loss
 
 SHAPES = {"4b": (2560, 151_936), "30b": (2048, 151_936), "lab": (256, 649)}  # H, V
