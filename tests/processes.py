@@ -29,7 +29,7 @@ from resd.config import (
     TeacherConfig,
 )
 from resd.generation.decoder import Decoder
-from resd.learner import attention, student
+from resd.learner import attention, probe, student
 from resd.learner.learner import Learner
 from resd.learner.parallel import ALONE, Ranks, joined, local, take_device
 from resd.learner.teacher import make_teacher
@@ -172,11 +172,13 @@ def make_learner(case: Case, ranks: Ranks) -> Learner:
 def two_updates(case: Case, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Metrics of both, and all that a checkpoint would hold after them."""
     kernel = varlen_by_hand if case.device == "cpu" else attention.varlen_attn
-    learner, metrics = make_learner(case, ranks), []
+    metrics = []
     with (
         mock.patch.object(attention, "varlen_attn", kernel),
+        mock.patch.object(probe, "packable", return_value=True),
         mock.patch.object(student, "record_prefix", wraps=student.record_prefix) as prefixes,
     ):
+        learner = make_learner(case, ranks)
         for seed in range(2):
             batch = examples(case.count, seed, BEGINNING if case.packed else ())
             if case.broken and seed == 1:

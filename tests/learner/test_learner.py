@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
-from learner.kernels import varlen_by_hand
+from learner.kernels import kernels_by_hand
 from resd.config import (
     DistillationConfig,
     OptimizerConfig,
@@ -412,7 +413,7 @@ def test_packing_and_recomputing_change_no_numbers(
 ) -> None:
     """Many examples in one row, layers computed twice: gradients and metrics of padded rows."""
     monkeypatch.setattr("resd.learner.attention.LONG", long)
-    monkeypatch.setattr("resd.learner.attention.varlen_attn", varlen_by_hand)
+    kernels_by_hand(monkeypatch)
     whole, expected = gradients(build(config(), dtype=torch.float64), examples(), objective)
     for tokens in (1, 60, 10_000):
         run = config(tokens)
@@ -431,7 +432,7 @@ def test_a_shared_prefix_changes_no_numbers(
     kind: Any, objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Teacher prompts that begin alike are scored with the beginning computed once."""
-    monkeypatch.setattr("resd.learner.attention.varlen_attn", varlen_by_hand)
+    kernels_by_hand(monkeypatch)
     start = tuple(range(20, 50))
     batch = [
         replace(e, teacher_prompt_ids=e.teacher_prompt_ids and start + e.teacher_prompt_ids)
@@ -448,6 +449,41 @@ def test_a_shared_prefix_changes_no_numbers(
         assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-7)
     assert len(seen) == 3 * (2 if kind == "trust_region" else 1)
     assert all(prefix.tokens[: len(start)] == start for prefix in seen)
+
+
+def test_windows_are_packed_and_share_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that ends inside what the teacher's prompts begin with."""
+    start = tuple(range(20, 50))
+    batch = [
+        replace(e, teacher_prompt_ids=e.teacher_prompt_ids and start + e.teacher_prompt_ids)
+        for e in examples()
+    ]
+    whole, expected = gradients(windowed(config()), batch, DISTILLATION)
+    kernels_by_hand(monkeypatch)
+    run = config()
+    optimizer = run.optimizer.model_copy(update={"packing": True})
+    learner = windowed(run.model_copy(update={"optimizer": optimizer}))
+    assert learner.packed
+    ours, metrics = gradients(learner, batch, DISTILLATION)
+    assert (ours - whole).norm() < 1e-6 * whole.norm()
+    assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+def windowed(run: RunConfig) -> Learner:
+    """Layers of a model that see 33 tokens: more than any suffix, fewer than prefix and suffix."""
+    torch.manual_seed(0)
+    shape = MistralConfig(
+        vocab_size=105,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=33,
+    )
+    model = MistralForCausalLM(shape).to(torch.float64).eval()
+    return Learner(model, make_teacher(run.teacher, model), run, total_updates=100)
 
 
 def spy_on_prefixes(monkeypatch: pytest.MonkeyPatch) -> list[SharedPrefix]:

@@ -95,7 +95,8 @@ def attend(
             "optimizer.packing to false"
         )
     longest = max(sequences.lengths)
-    window = sliding_window if sliding_window is not None and sliding_window < longest else None
+    behind = 0 if sequences.prefix is None or sequences.is_prefix else len(sequences.prefix)
+    window = sliding_window if sliding_window is not None and sliding_window < behind + longest else None
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     states = tuple(state.to(dtype) for state in (query, key, value))

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from resd.config import RunConfig, SRPOConfig
-from resd.learner.attention import packable, packing
+from resd.generation.forward import has_windows
+from resd.learner.attention import packing
 from resd.learner.model import autocast, body, recomputing, resolve_dtype
 from resd.learner.optimizer import Optimizer, StepResult
 from resd.learner.parallel import ALONE, Ranks, collected, named_whole, release, shard
+from resd.learner.probe import packs
 from resd.learner.scoring import Distillation, PolicyGradient
 from resd.learner.student import Score, Student
 from resd.learner.teacher import Teacher
@@ -48,14 +50,17 @@ class Learner:
         self.student = Student(model)
         self.device: torch.device = next(model.parameters()).device
         self.compute_dtype = resolve_dtype(config.compute_dtype, self.device)
+        self.packed = packs(config.optimizer.packing, self.student.body, self.device, self.compute_dtype)
+        # A window may end inside a prefix, which all that comes after it sees whole.
+        self.prefixed = self.packed and not has_windows(model)
         if ranks.shared:
             sharding = partial(shard, device=self.device, compute_dtype=self.compute_dtype)
             sharding(self.student)
             teacher.shard(self.student, sharding)
         self.optimizer = Optimizer(model.parameters(), config.optimizer, total_steps=total_updates)
-        self.packed = _default(config.optimizer.packing, packable(self.device, self.compute_dtype))
         large = self.device.type == "cuda" and model.num_parameters() > LARGE
-        self.checkpointing = _default(config.optimizer.activation_checkpointing, large)
+        chosen = config.optimizer.activation_checkpointing
+        self.checkpointing = large if chosen is None else chosen
 
     @property
     def version(self) -> int:
@@ -139,7 +144,14 @@ class Learner:
 
     def _works(self, examples: Sequence[TrainingExample], one: Route, objective: Objective) -> list[Work]:
         works = make_works(
-            examples, one, objective, self.config, packed=self.packed, device=self.device, ranks=self.ranks
+            examples,
+            one,
+            objective,
+            self.config,
+            packed=self.packed,
+            prefixed=self.prefixed,
+            device=self.device,
+            ranks=self.ranks,
         )
         return self._by_certainty(works, objective.srpo) if one.distilled and objective.srpo else works
 
@@ -188,7 +200,3 @@ class Learner:
     def _rounded(self) -> torch.dtype | None:
         """What operands of the head are rounded to; None leaves them as they are."""
         return None if self.compute_dtype == torch.float32 else self.compute_dtype
-
-
-def _default(chosen: bool | None, otherwise: bool) -> bool:
-    return otherwise if chosen is None else chosen

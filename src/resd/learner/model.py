@@ -67,13 +67,14 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, dtype: torch.dtype, *, cached: bool = True) -> AbstractContextManager[Any]:
     """Compute in `dtype` from parameters of another.
 
-    Enter it anew for student and teacher: it caches casts of the weights, and those made without gradients
-    must not be used where gradients are needed.
+    Enter it anew for student and teacher: it caches casts of the weights unless told otherwise, and those
+    made without gradients must not be used where gradients are needed.
     """
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16))
+    lower = dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(device.type, dtype=dtype, enabled=lower, cache_enabled=cached)
 
 
 def body(model: Any) -> Any:

@@ -70,17 +70,19 @@ def make_works(
     config: RunConfig,
     *,
     packed: bool,
+    prefixed: bool,
     device: torch.device,
     ranks: Ranks,
 ) -> list[Work]:
     """This rank's micro-batches of a route, their token losses weighed for the global batch.
 
-    Every rank gets as many, since each forward gathers weights from all of them.
+    Every rank gets as many, since each forward gathers weights from all of them. `prefixed`: what the
+    teacher's prompts begin with is computed once, where that pays; they must be packed.
     """
     settings = objective.distillation if one.distilled else objective.policy
     assert settings is not None
     # Of all ranks' examples, so that each of them runs over it as often.
-    prefix = teacher_prefix([examples[i] for i in one.indices]) if packed and one.with_teacher else None
+    prefix = teacher_prefix([examples[i] for i in one.indices]) if prefixed and one.with_teacher else None
     build = partial(
         build_micro_batches,
         with_teacher=one.with_teacher,
