@@ -51,8 +51,8 @@ def build(
     several `ranks` this is rank 0's part, and the others `follow`. Raises ResdError for what a user can mend.
     """
     environment, plan = check_run(config)
-    find_device(config)
     _check_ranks(config, ranks)
+    find_device(config)
     folder = Path(config.output)
     check_folder(folder, config, resume=resume)
     found = checkpoint.latest(folder / "checkpoints")
