@@ -1,6 +1,7 @@
 """The forecast of a configured run: its tables, its refusals, and how it is held against measurements."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +186,23 @@ def test_rows_that_are_too_long_by_themselves(tmp_path: Path) -> None:
 def test_a_hub_name(tmp_path: Path) -> None:
     found = ahead(configured(tmp_path, model="some/model"))
     assert found.forecast is None
-    assert "some/model is a hub name" in " ".join(found.lines())
+    assert "some/model has not been fetched from the hub" in " ".join(found.lines())
     found.check()
     found.check_standing()
+
+
+def test_a_hub_name_whose_shape_has_been_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the hub's library lays out its cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    fetched = tmp_path / "hub/models--some--model"
+    (fetched / "refs").mkdir(parents=True)
+    (fetched / "refs/main").write_text("abc")
+    expected = ahead(configured(tmp_path), "h200")
+    (fetched / "snapshots/abc").mkdir(parents=True)
+    shutil.copy(tmp_path / "model/config.json", fetched / "snapshots/abc")
+    found = ahead(configured(tmp_path, model="some/model"), "h200")
+    assert found.forecast == expected.forecast is not None
+    assert ahead(configured(tmp_path, model="-/no-name-of-the-hub")).forecast is None
 
 
 def test_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,12 +78,15 @@ def look_ahead(
     Raises ResdError for a name that is not known.
     """
     named = find(hardware) if hardware else None
-    folder = model_folder(config.model)
+    folder = model_folder(config.model) or fetched_folder(config.model)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return Outlook(config, None, "several processes share the run, and a forecast is of one device")
     if folder is None:
         return Outlook(
-            config, None, f"{config.model} is a hub name, and no local folder says how large it is"
+            config,
+            None,
+            f"{config.model} has not been fetched from the hub; for a forecast, fetch its config.json, "
+            "or set model to a folder that has it",
         )
     try:
         shape = read_shape(folder)
@@ -92,6 +95,17 @@ def look_ahead(
         return Outlook(config, None, str(error))
     work = workload(config, plan, prompt_tokens(problems), shape)
     return Outlook(config, Forecast(shape, machine, work, choices(config)))
+
+
+def fetched_folder(name: str) -> Path | None:
+    """Where the hub's library keeps the config.json of a model, once fetched. Nothing is fetched here."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE)
+    except ValueError:  # no name that the hub would have
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def prompt_tokens(problems: Sequence[Problem]) -> int:
