@@ -9,7 +9,9 @@ from safetensors import safe_open
 
 import toy
 from processes import together, train
-from resd.training import checkpoint, journal
+from resd.learner.parallel import Ranks
+from resd.records import ResdError
+from resd.training import checkpoint, journal, setup
 from support import save_tiny
 
 ALONE, TWO = 1, 2
@@ -117,3 +119,10 @@ def test_a_process_that_is_killed_ends_the_run(model: Path, tmp_path: Path) -> N
 def complaints(folder: Path) -> list[str]:
     lines = [line for rank in range(2) for line in (folder / f"{rank}.log").read_text().splitlines()]
     return [line for line in lines if line.startswith("resd: ") or "Traceback" in line]
+
+
+def test_vllm_is_refused_whether_it_is_installed_or_not(model: Path, tmp_path: Path) -> None:
+    config = toy.toy_config(model, tmp_path / "run", generation={"engine": "vllm"})
+    with toy.in_place(), pytest.raises(ResdError, match="vllm: works with one process so far"):
+        setup.build(config, ranks=Ranks(0, TWO))
+    assert not (tmp_path / "run").exists()
