@@ -57,7 +57,7 @@ def test_what_attends_through_the_interface_is_packed(kind: str, monkeypatch: py
 def test_what_would_mix_sequences_is_not_packed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels_by_hand(monkeypatch)
     assert not choose(None, kind)
-    with pytest.raises(ResdError, match=r"packing: in \w+ sequences of one row are not kept apart; "):
+    with pytest.raises(ResdError, match=r"packing: in \w+ the sequences of one row cannot be kept apart; "):
         choose(True, kind)
 
 

@@ -11,6 +11,9 @@ from resd.learner.attention import Sequences, packable, packing
 from resd.learner.model import autocast
 from resd.records import ResdError
 
+# Of the norm of hidden states. Experts may be rounded otherwise in bfloat16 when they get other tokens.
+ROUNDING = 0.05
+
 
 def packs(chosen: bool | None, body: Any, device: torch.device, compute_dtype: torch.dtype) -> bool:
     """`optimizer.packing` for this body; None packs what can be packed.
@@ -30,7 +33,7 @@ def _obstacle(body: Any, device: torch.device, compute_dtype: torch.dtype) -> st
         dtype = str(compute_dtype).removeprefix("torch.")
         return f"has kernels on a GPU in bfloat16 alone, and this run computes on {device.type} in {dtype}"
     if not _apart(body, device, compute_dtype):
-        return f"in {type(body).__name__} sequences of one row are not kept apart"
+        return f"in {type(body).__name__} the sequences of one row cannot be kept apart"
     return None
 
 
@@ -44,9 +47,9 @@ def _apart(body: Any, device: torch.device, compute_dtype: torch.dtype) -> bool:
     with torch.no_grad(), autocast(device, compute_dtype, cached=False), packing([body]):
         try:
             ours, theirs = (_second(body, first, device) for first in ([1, 2, 3], [3, 1, 2]))
-        except (ResdError, TypeError):  # TypeError: it does not pass on, or take, what attention needs
-            return False
-    return torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3)
+        except (ResdError, TypeError, RuntimeError):
+            return False  # nothing passes on what attention needs, or the kernel has no such heads
+    return bool((ours - theirs).norm() < ROUNDING * ours.norm())
 
 
 def _second(body: Any, first: list[int], device: torch.device) -> Tensor:
