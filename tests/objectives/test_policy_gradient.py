@@ -107,7 +107,8 @@ def test_self_distilled_advantages_equal_the_loop(
     advantage, p, q = torch.tensor(tokens, dtype=torch.float64).T
     ours = self_distilled_advantage(advantage, p, q, mixing=mixing, max_change=max_change)
     assert ours.tolist() == pytest.approx(
-        [self_distilled(*token, mixing, max_change) for token in tokens], abs=1e-12
+        [self_distilled(*token, mixing, max_change) for token in tokens],
+        abs=1e-8,  # a log ratio beyond 20 counts as 20
     )
     assert (ours.sign() * advantage.sign() >= 0).all(), "the teacher never turns a token around"
     assert ((ours - advantage).abs() <= mixing * max_change * advantage.abs() + 1e-12).all()
