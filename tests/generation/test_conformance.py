@@ -62,12 +62,12 @@ def test_greedy_is_the_argmax_of_a_forward(tested: Subject) -> None:
 def test_logprobs_are_those_of_what_was_sampled(tested: Subject, temperature: float, top_p: float) -> None:
     asked = requests(prompts([5, 12, 40, 2]), temperature=temperature, top_p=top_p)
     for request, response in zip(asked, generate(tested.engine, asked), strict=True):
-        rows = sampled(
-            distributions(tested.model, request.prompt_ids, response.token_ids), temperature, top_p
-        )
-        expected = rows.gather(-1, torch.tensor(response.token_ids)[:, None])[:, 0]
-        inside = expected.isfinite()  # of the nucleus, whose rim rounding may move
-        assert inside.all() if tested.exact else inside.double().mean() > 0.8
+        whole = distributions(tested.model, request.prompt_ids, response.token_ids)
+        drawn = torch.tensor(response.token_ids)[:, None]
+        expected = sampled(whole, temperature, top_p).gather(-1, drawn)[:, 0]
+        inside = expected.isfinite()  # of the nucleus, whose rim rounding moves, and of little more
+        wider = sampled(whole, temperature, top_p if tested.exact else min(top_p + 0.1, 1.0))
+        assert wider.gather(-1, drawn).isfinite().all()
         found = torch.tensor(response.logprobs).double()
         torch.testing.assert_close(found[inside], expected[inside], atol=2 * tested.tolerance, rtol=0)
 
