@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from resd.config import GenerationConfig
 from resd.generation.forward import text_config
+from resd.launch import world_size
 from resd.records import ResdError
 
 OLDEST, TOO_NEW = (0, 25), (0, 33)
@@ -71,7 +72,7 @@ def start(model: Any, tokenizer: Any, config: GenerationConfig, dtype: torch.dty
         gpu_memory_utilization=config.gpu_memory_utilization,
         enable_prefix_caching=config.prefix_caching,
         tensor_parallel_size=config.tensor_parallel_size,
-        distributed_executor_backend="external_launcher" if _processes() > 1 else None,
+        distributed_executor_backend="external_launcher" if world_size() > 1 else None,
         enable_sleep_mode=can_sleep(model),
         enforce_eager=on_cpu,  # what is compiled there costs more than it saves
         # Where a prompt is cut in pieces, a seeded request fails on a CPU (0.32).
@@ -184,15 +185,10 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def _processes() -> int:
-    """Ranks of this run under torchrun; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def _check_processes(tensor_parallel: int) -> None:
-    if _processes() % tensor_parallel:
+    if world_size() % tensor_parallel:
         raise ResdError(
-            f"generation.tensor_parallel_size {tensor_parallel}: {_processes()} processes cannot be split "
+            f"generation.tensor_parallel_size {tensor_parallel}: {world_size()} processes cannot be split "
             "into groups of so many; start the run under torchrun with a multiple of it"
         )
 

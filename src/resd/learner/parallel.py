@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from resd.launch import world_size
 from resd.learner.student import Student
 from resd.records import ResdError
 
@@ -97,7 +98,7 @@ def joined() -> Iterator[Ranks]:
     Rank 0 leaves last, by saying None. An error on any rank ends all of them: the rank that fails first
     raises it, the others exit with status 1 and say nothing. Raises ResdError for half an environment.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = world_size()
     if size == 1:
         yield ALONE
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from resd.config import RunConfig
+from resd.launch import world_size
 from resd.records import Problem, ResdError
 from resd.training import journal
 from resd.training.forecast import Choices, Forecast, Workload
@@ -79,7 +79,7 @@ def look_ahead(
     """
     named = find(hardware) if hardware else None
     folder = model_folder(config.model) or fetched_folder(config.model)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         return Outlook(config, None, "several processes share the run, and a forecast is of one device")
     if folder is None:
         return Outlook(

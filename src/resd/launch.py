@@ -1,0 +1,15 @@
+"""How many processes share a run: what torchrun says in the environment. No torch here."""
+
+from __future__ import annotations
+
+import os
+
+from resd.records import ResdError
+
+
+def world_size() -> int:
+    """Processes of this run; 1 without torchrun. Raises ResdError for what is no number of processes."""
+    said = os.environ.get("WORLD_SIZE", "1")
+    if not said.isdecimal() or int(said) < 1:
+        raise ResdError(f"WORLD_SIZE is {said!r}; start several processes with torchrun, or unset it for one")
+    return int(said)
