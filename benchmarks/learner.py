@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from resd.config import RunConfig, check_config
+from resd.config import RunConfig, apply_override, check_config
 from resd.learner.layout import Layout
 from resd.learner.learner import Learner
 from resd.learner.teacher import make_teacher
@@ -142,11 +142,9 @@ def main() -> None:
 
 
 def make_config(settings: Sequence[str]) -> RunConfig:
-    from resd.config import _apply
-
     data: dict[str, Any] = {}
     for setting in settings:
-        _apply(data, setting)
+        apply_override(data, setting)
     return check_config(data, "command line")
 
 

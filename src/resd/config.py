@@ -279,7 +279,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     if not isinstance(data, dict):
         raise ResdError(f"config {path}: is no mapping; write keys and values, as in `model: lab`")
     for override in overrides or []:
-        _apply(data, override)
+        apply_override(data, override)
     return check_config(data, str(path), [override.partition("=")[0] for override in overrides or []])
 
 
@@ -315,7 +315,8 @@ def _complaint(key: str, error: ErrorDetails) -> str:
     return f"{wanted}, not {error['input']!r:.60}"
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set a dotted `key=value` in plain data. Raises ResdError for what is none."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ResdError(f"override {override!r}: write it as key=value, as in optimizer.learning_rate=1e-4")

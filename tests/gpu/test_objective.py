@@ -87,7 +87,7 @@ def test_real_vocabularies(spec: dict[str, Any], vocabulary: int, precision: str
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("vocabulary", [104, QWEN3])
-def test_losses_of_sampled_tokens(vocabulary: int, precision: str) -> None:
+def test_distillation_of_sampled_tokens(vocabulary: int, precision: str) -> None:
     dtype, tolerance = PRECISIONS[precision]
     for case in scenes(dtype, vocabulary=vocabulary, width=16, tokens=8):
         expected = token_reference(case, 0.2, None)

@@ -1,112 +1,45 @@
+"""The update of a whole batch, against plain loops over its sequences."""
+
 import copy
 import math
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
 
-from learner.kernels import kernels_by_hand
+from learner.steps import (
+    DISTILLATION,
+    JSD,
+    NAMES,
+    POLICY,
+    RLSD,
+    SRPO,
+    build,
+    config,
+    examples,
+    gradients,
+    sequence_logits,
+    weights,
+)
 from resd.config import (
     DistillationConfig,
-    OptimizerConfig,
     PolicyConfig,
     RLSDConfig,
     RolloutConfig,
-    RunConfig,
     SRPOConfig,
     TeacherConfig,
 )
-from resd.learner.learner import Learner
-from resd.learner.prefix import SharedPrefix
 from resd.learner.teacher import make_teacher
 from resd.objectives.divergence import token_divergence
 from resd.objectives.objective import Objective
 from resd.objectives.rows import nucleus_log_mass
 from resd.records import TrainingExample
-from support import tiny_model
-
-DISTILLATION = Objective(distillation=DistillationConfig(topk=10))
-POLICY = Objective(policy=PolicyConfig())
-JSD = Objective(distillation=DistillationConfig(alpha=0.5, topk=None))
-SRPO = Objective(DistillationConfig(topk=10), PolicyConfig(is_level="sequence"), srpo=SRPOConfig())
-RLSD = Objective(policy=PolicyConfig(is_level="sequence"), rlsd=RLSDConfig())
-NAMES = ["distillation", "policy", "jsd", "srpo", "rlsd"]
-
-
-def config(micro_batch_tokens: int = 200, temperature: float = 1.0, **changes: Any) -> RunConfig:
-    return RunConfig(
-        device="cpu",
-        optimizer=OptimizerConfig(learning_rate=1e-3, micro_batch_tokens=micro_batch_tokens),
-        rollout=RolloutConfig(temperature=temperature),
-        teacher=TeacherConfig(update_rate=0.1),
-        **{"compute_dtype": "float32", **changes},
-    )
-
-
-def build(run: RunConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> Learner:
-    model = tiny_model(seed).to(dtype)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 2  # away from a uniform prediction
-    return Learner(model, make_teacher(run.teacher, model), run, total_updates=100)
-
-
-def examples(count: int = 7, seed: int = 1) -> list[TrainingExample]:
-    """Every third has no teacher prompt, one has no advantage, one has no response."""
-    source = random.Random(seed)
-
-    def ids(low: int, high: int) -> tuple[int, ...]:
-        return tuple(source.randrange(5, 100) for _ in range(source.randint(low, high)))
-
-    made = []
-    for index in range(count):
-        response = () if index == 4 else ids(1, 12)
-        made.append(
-            TrainingExample(
-                prompt_ids=ids(2, 9),
-                response_ids=response,
-                rollout_logprobs=tuple(source.uniform(-6, -3) for _ in response),
-                teacher_prompt_ids=None if index % 3 == 2 else ids(5, 20),
-                weight=source.uniform(0.5, 2),
-                advantage=0.0 if index == 1 else source.uniform(-2, 2),
-            )
-        )
-    return made
-
-
-def gradients(
-    learner: Learner, batch: Sequence[TrainingExample], objective: Objective
-) -> tuple[torch.Tensor, Any]:
-    """What `update` hands to the optimizer."""
-    caught: list[torch.Tensor] = []
-    step = learner.optimizer.step
-
-    def spy() -> Any:
-        caught.append(
-            torch.cat([p.grad.flatten() for p in learner.optimizer.parameters if p.grad is not None])
-        )
-        return step()
-
-    learner.optimizer.step = spy  # type: ignore[method-assign]
-    metrics = learner.update(batch, objective)
-    return caught[0].clone(), metrics
-
-
-def weights(learner: Learner) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in learner.model.parameters()])
-
-
-def sequence_logits(model: Any, prompt: tuple[int, ...], response: tuple[int, ...]) -> torch.Tensor:
-    logits: torch.Tensor = model(input_ids=torch.tensor([prompt + response])).logits[0]
-    return logits[len(prompt) - 1 : -1]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_losses_gradient_equals_one_sequence_at_a_time(temperature: float) -> None:
+def test_distillation_gradient_equals_one_sequence_at_a_time(temperature: float) -> None:
     """The spec's formula, (1/B) sum_i w_i mean_t r_it l_it, in a plain float64 loop."""
     batch = examples()
     learner = build(config(temperature=temperature), dtype=torch.float64)
@@ -130,8 +63,13 @@ def test_losses_gradient_equals_one_sequence_at_a_time(temperature: float) -> No
     assert metrics["actor/grad_norm"] == pytest.approx(expected.norm().item(), rel=1e-5)
 
 
-def test_policy_gradient_equals_one_sequence_at_a_time() -> None:
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_policy_gradient_equals_one_sequence_at_a_time(level: Any) -> None:
+    """The importance weight is of each token, or the product over a response's tokens, capped once."""
     batch = examples()
+    if level == "sequence":  # products that neither vanish nor all reach the cap
+        logprobs = [tuple(-4.6 + 0.05 * (i % 3) for i in range(len(e.response_ids))) for e in batch]
+        batch = [replace(e, rollout_logprobs=own) for e, own in zip(batch, logprobs, strict=True)]
     learner = build(config(), dtype=torch.float64)
     reference = copy.deepcopy(learner.model)
     total: Any = 0.0
@@ -140,35 +78,14 @@ def test_policy_gradient_equals_one_sequence_at_a_time() -> None:
             continue
         logprobs = sequence_logits(reference, one.prompt_ids, one.response_ids).log_softmax(-1)
         chosen = logprobs[range(len(one.response_ids)), list(one.response_ids)]
-        ratio = (chosen.detach() - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2.0)
+        apart = chosen.detach() - torch.tensor(one.rollout_logprobs)
+        ratio = (apart if level == "token" else apart.sum()).exp().clamp(max=2.0)
         total = total - one.weight * one.advantage * (ratio * chosen).mean() / len(batch)
     total.backward()
     expected = torch.cat([p.grad.flatten() for p in reference.parameters()])
-    ours, metrics = gradients(learner, batch, POLICY)
+    ours, metrics = gradients(learner, batch, Objective(policy=PolicyConfig(is_level=level)))
     assert (ours - expected).norm() < 1e-6 * expected.norm()
     assert metrics["actor/trained_fraction"] == pytest.approx(5 / 7)
-
-
-def test_sequence_weights_equal_one_sequence_at_a_time() -> None:
-    """The importance weight of a response is the product over its tokens, capped once."""
-    batch = [
-        replace(e, rollout_logprobs=tuple(-4.6 + 0.05 * (i % 3) for i in range(len(e.response_ids))))
-        for e in examples()
-    ]
-    learner = build(config(), dtype=torch.float64)
-    reference = copy.deepcopy(learner.model)
-    total: Any = 0.0
-    for one in batch:
-        if not one.response_ids:
-            continue
-        logprobs = sequence_logits(reference, one.prompt_ids, one.response_ids).log_softmax(-1)
-        chosen = logprobs[range(len(one.response_ids)), list(one.response_ids)]
-        ratio = (chosen.detach() - torch.tensor(one.rollout_logprobs)).sum().exp().clamp(max=2.0)
-        total = total - one.weight * one.advantage * ratio * chosen.mean() / len(batch)
-    total.backward()
-    expected = torch.cat([p.grad.flatten() for p in reference.parameters()])
-    ours, metrics = gradients(learner, batch, Objective(policy=PolicyConfig(is_level="sequence")))
-    assert (ours - expected).norm() < 1e-6 * expected.norm()
     assert 0 < metrics["actor/is_ratio_mean"] < 2
 
 
@@ -404,106 +321,3 @@ def assert_same(a: Any, b: Any) -> None:
         assert torch.equal(a, b)
     else:
         assert a == b
-
-
-@pytest.mark.parametrize("objective", [DISTILLATION, POLICY])
-@pytest.mark.parametrize("long", [0, 1_000_000])
-def test_packing_and_recomputing_change_no_numbers(
-    objective: Objective, long: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Many examples in one row, layers computed twice: gradients and metrics of padded rows."""
-    monkeypatch.setattr("resd.learner.attention.LONG", long)
-    kernels_by_hand(monkeypatch)
-    whole, expected = gradients(build(config(), dtype=torch.float64), examples(), objective)
-    for tokens in (1, 60, 10_000):
-        run = config(tokens)
-        optimizer = run.optimizer.model_copy(update={"packing": True, "activation_checkpointing": True})
-        learner = build(run.model_copy(update={"optimizer": optimizer}), dtype=torch.float64)
-        ours, metrics = gradients(learner, examples(), objective)
-        assert (ours - whole).norm() < 1e-6 * whole.norm()
-        assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-7)
-        assert learner.model.config._attn_implementation == "sdpa"
-        assert not any(module.training for module in learner.model.modules())
-
-
-@pytest.mark.parametrize("kind", ["ema", "live", "trust_region"])
-@pytest.mark.parametrize("objective", [DISTILLATION, RLSD, SRPO])
-def test_a_shared_prefix_changes_no_numbers(
-    kind: Any, objective: Objective, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Teacher prompts that begin alike are scored with the beginning computed once."""
-    kernels_by_hand(monkeypatch)
-    start = tuple(range(20, 50))
-    batch = [
-        replace(e, teacher_prompt_ids=e.teacher_prompt_ids and start + e.teacher_prompt_ids)
-        for e in examples()
-    ]
-    run = config().model_copy(update={"teacher": TeacherConfig(kind=kind, update_rate=0.3)})
-    whole, expected = gradients(build(run, dtype=torch.float64), batch, objective)
-    seen = spy_on_prefixes(monkeypatch)
-    for tokens in (1, 60, 10_000):
-        optimizer = run.optimizer.model_copy(update={"packing": True, "micro_batch_tokens": tokens})
-        learner = build(run.model_copy(update={"optimizer": optimizer}), dtype=torch.float64)
-        ours, metrics = gradients(learner, batch, objective)
-        assert (ours - whole).norm() < 1e-6 * whole.norm()
-        assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-7)
-    assert len(seen) == 3 * (2 if kind == "trust_region" else 1)
-    assert all(prefix.tokens[: len(start)] == start for prefix in seen)
-
-
-def test_windows_are_packed_and_share_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window that ends inside what the teacher's prompts begin with."""
-    start = tuple(range(20, 50))
-    batch = [
-        replace(e, teacher_prompt_ids=e.teacher_prompt_ids and start + e.teacher_prompt_ids)
-        for e in examples()
-    ]
-    whole, expected = gradients(windowed(config()), batch, DISTILLATION)
-    kernels_by_hand(monkeypatch)
-    run = config()
-    optimizer = run.optimizer.model_copy(update={"packing": True})
-    learner = windowed(run.model_copy(update={"optimizer": optimizer}))
-    assert learner.packed
-    ours, metrics = gradients(learner, batch, DISTILLATION)
-    assert (ours - whole).norm() < 1e-6 * whole.norm()
-    assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-7)
-
-
-def windowed(run: RunConfig) -> Learner:
-    """Layers of a model that see 33 tokens: more than any suffix, fewer than prefix and suffix."""
-    torch.manual_seed(0)
-    shape = MistralConfig(
-        vocab_size=105,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        sliding_window=33,
-    )
-    model = MistralForCausalLM(shape).to(torch.float64).eval()
-    return Learner(model, make_teacher(run.teacher, model), run, total_updates=100)
-
-
-def spy_on_prefixes(monkeypatch: pytest.MonkeyPatch) -> list[SharedPrefix]:
-    """Those that a body was run over."""
-    seen: list[SharedPrefix] = []
-
-    class Spied(list[Any]):
-        def __init__(self, prefix: SharedPrefix) -> None:
-            super().__init__()
-            self.prefix = prefix
-
-        def append(self, body: Any) -> None:
-            super().append(body)
-            seen.append(self.prefix)
-
-    make = SharedPrefix.__init__
-
-    def init(self: SharedPrefix, tokens: Sequence[int]) -> None:
-        make(self, tokens)
-        self.bodies = Spied(self)
-
-    monkeypatch.setattr(SharedPrefix, "__init__", init)
-    return seen

@@ -52,7 +52,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("support", supports(6)[:4], ids=str)
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_losses_equals_the_reference(
+def test_distillation_equals_the_reference(
     launched: list[str],
     alpha: float,
     support: dict[str, Any],

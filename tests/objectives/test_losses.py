@@ -57,7 +57,7 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("support", supports(6), ids=str)
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_losses_equals_the_reference(
+def test_distillation_equals_the_reference(
     alpha: float, support: dict[str, Any], limits: tuple[float | None, float | None], precision: str
 ) -> None:
     dtype, tolerance = PRECISIONS[precision]

@@ -198,4 +198,4 @@ def _check_architecture(model: Any) -> None:
 
     wanted: Iterable[str] = model.config.architectures or [type(model).__name__]
     if not set(wanted) & set(ModelRegistry.get_supported_archs()):
-        raise NotImplementedError(f"it has no model of architecture {', '.join(wanted)}")
+        raise ValueError(f"it has no model of architecture {', '.join(wanted)}")
