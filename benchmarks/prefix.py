@@ -23,8 +23,9 @@ from learner import SHAPES, make_model
 from resd.learner import attention
 from resd.learner import prefix as sharing
 from resd.learner.attention import packing
-from resd.learner.layout import MicroBatch, build_micro_batches, teacher_prefix
+from resd.learner.layout import MicroBatch, build_micro_batches
 from resd.learner.model import body
+from resd.learner.prefix import teacher_prefix
 from resd.learner.teacher import LiveTeacher
 from resd.objectives.losses import SampledTokens, token_statistics
 from resd.records import TrainingExample

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from resd.learner.attention import Sequences
-from resd.learner.prefix import SharedPrefix, shared_prefix
+from resd.learner.prefix import SharedPrefix
 from resd.records import ResdError, TrainingExample
 
 
@@ -52,7 +52,7 @@ def build_micro_batches(
     """Micro-batches over `examples[i] for i in indices`, similar lengths together.
 
     Neither side has more than `micro_batch_tokens`, padding included, but for a single example that is
-    longer. `prefix` is what all of the teacher's prompts begin with (`teacher_prefix`); they must be packed.
+    longer. `prefix` is what all of the teacher's prompts begin with (`prefix.teacher_prefix`); they must be packed.
     Raises ResdError for an example that cannot be trained on.
     """
     for index in indices:
@@ -150,15 +150,6 @@ def _micro_batch(
         teacher=layout(teacher_prompts, prefix) if with_teacher else None,
         rollout_logprobs=torch.tensor(logprobs, dtype=torch.float32).to(device),
     )
-
-
-def teacher_prefix(examples: Sequence[TrainingExample]) -> SharedPrefix | None:
-    """What the teacher's prompts begin with, where it pays to compute it once.
-
-    Those of the student are short, and gradients have to go through them.
-    """
-    prompts = [example.teacher_prompt_ids or () for example in examples]
-    return shared_prefix(prompts, sum(len(example.response_ids) for example in examples))
 
 
 def _length(example: TrainingExample, with_teacher: bool, prefix: SharedPrefix | None) -> int:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from resd.config import RunConfig
-from resd.learner.layout import MicroBatch, build_micro_batches, teacher_prefix
+from resd.learner.layout import MicroBatch, build_micro_batches
 from resd.learner.parallel import Ranks, deal
+from resd.learner.prefix import teacher_prefix
 from resd.objectives.chunked import Projection
 from resd.objectives.losses import SampledTokens
 from resd.objectives.objective import Objective
