@@ -52,7 +52,7 @@ def build_micro_batches(
     """Micro-batches over `examples[i] for i in indices`, similar lengths together.
 
     Neither side has more than `micro_batch_tokens`, padding included, but for a single example that is
-    longer. `prefix` is what all of the teacher's prompts begin with (`prefix.teacher_prefix`); they must be packed.
+    longer. `prefix` is what all of the teacher's prompts begin with (`teacher_prefix`); they must be packed.
     Raises ResdError for an example that cannot be trained on.
     """
     for index in indices:
