@@ -38,7 +38,7 @@ def test_a_class_of_the_current_folder(own: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("chess", {}, "known: manufactoria, or module:factory"),
+        ("chess", {}, "or module:factory"),
         ("manufactoria", {"colour": 1}, "colour"),
         ("own_task:Own", {"colour": 1}, "(environment.options has colour)"),
         ("own_task:Other", {}, "no attribute 'Other'"),

@@ -11,13 +11,28 @@ from typing import Any
 from resd.environments.base import Environment
 from resd.records import ResdError
 
+KNOWN = {
+    "manufactoria": "resd.environments.manufactoria:Manufactoria",
+    "bouncingsim": "resd.environments.bouncingsim:BouncingSim",
+    "finer": "resd.environments.finer:FiNER",
+    "formula": "resd.environments.finer:Formula",
+    "code": "resd.environments.code:Code",
+    "multiple_choice": "resd.environments.multiple_choice:MultipleChoice",
+    "math": "resd.environments.math:Math",
+    "tool_use": "resd.environments.tool_use:ToolUse",
+    "ifeval": "resd.environments.ifeval:IFEval",
+}
 
-def load(name: str, **options: Any) -> Environment:
-    """The environment called `name`: "manufactoria", or "module:factory" for one of your own.
 
-    `options` go to the factory, which may be a class. Raises ResdError for unknown names and options.
+def load(name: str, path: str | Path | None = None, **options: Any) -> Environment:
+    """The environment called `name`: one of `KNOWN`, or "module:factory" for one of your own.
+
+    `path` is a file or folder of its data; without it, what `resd data prepare` made is used. `options` go
+    to the factory, which may be a class. Raises ResdError for unknown names and options.
     """
     factory = _factory(name)
+    if path is not None:
+        options = {"path": path, **options}
     try:
         return factory(**options)
     except TypeError as error:
@@ -26,13 +41,10 @@ def load(name: str, **options: Any) -> Environment:
 
 
 def _factory(name: str) -> Callable[..., Environment]:
-    if ":" in name:
-        return _imported(*name.split(":", 1))
-    if name != "manufactoria":
-        raise ResdError(f"environment: {name!r} is not known; known: manufactoria, or module:factory")
-    from resd.environments.manufactoria import Manufactoria
-
-    return Manufactoria
+    place = KNOWN.get(name, name)
+    if ":" not in place:
+        raise ResdError(f"environment: {name!r} is not known; known: {', '.join(KNOWN)}, or module:factory")
+    return _imported(*place.split(":", 1))
 
 
 def _imported(module: str, attribute: str) -> Callable[..., Environment]:

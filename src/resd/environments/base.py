@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from resd.chat import strip_thinking
 from resd.records import Problem, Response, Verdict
 
 
@@ -21,3 +22,34 @@ class Environment(Protocol):
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
         """Judge one reply. Never raises because of what the reply holds."""
         ...
+
+
+@runtime_checkable
+class ParallelEnvironment(Environment, Protocol):
+    """One whose graders wait for other processes: `workers` threads may call `grade` at once."""
+
+    @property
+    def workers(self) -> int: ...
+
+    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
+        """Verdicts in the order of `responses`, several worked on at once."""
+        ...
+
+
+@runtime_checkable
+class KnowsSolutions(Protocol):
+    """An environment that can show what it wants."""
+
+    def solution(self, problem: Problem) -> str | None:
+        """A reply that earns the full reward; None where none is known."""
+        ...
+
+
+def reply_text(response: Response | str) -> str:
+    """The whole reply, thinking included."""
+    return response if isinstance(response, str) else response.text
+
+
+def answer_text(response: Response | str) -> str:
+    """What a grader reads: the reply without its thinking; "" where a thought never ended."""
+    return strip_thinking(reply_text(response))

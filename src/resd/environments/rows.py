@@ -1,0 +1,128 @@
+"""Rows of a task's data: where they lie, and how a split is found in a file or folder.
+
+A task reads JSON Lines, JSON (an array, or one object a line) and parquet. Its rows come from the path that
+it is given, or from the copy that `resd data prepare` made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from resd.records import ResdError
+
+Row = dict[str, Any]
+# For each split, patterns of file names; the first that matches anything wins.
+Patterns = Mapping[str, Sequence[str]]
+SPLITS: Patterns = {
+    "train": ("train.*", "*train*"),
+    "validation": ("validation.*", "val.*", "*val*"),
+    "test": ("test.*", "*test*"),
+}
+_SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+def load_rows(
+    task: str, split: str, path: str | Path | None = None, patterns: Patterns = SPLITS
+) -> list[tuple[str, Row]]:
+    """(id, row) for each row of a split, in the order of the file.
+
+    Of a folder, the files that `patterns` name for the split; of a file, the rows whose `split` field says
+    so, or all rows where they have none: such a file is every split. An id names file and row, so that one
+    row has the same id in every split that it is in. Raises ResdError for what is not there.
+    """
+    if split not in patterns:
+        raise ResdError(f"{task}: split {split!r} is not known; choose one of {', '.join(patterns)}")
+    source = data_path(task, path)
+    if source.is_dir():
+        files = _files(task, source, split, patterns)
+    else:
+        source, files = source.parent, [source]
+    found = [pair for file in files for pair in _numbered(task, file, source)]
+    return [(id_, row) for id_, row in found if row.get("split", split) == split]
+
+
+def data_path(task: str, path: str | Path | None) -> Path:
+    """The file or folder with the data of `task`: `path`, or the prepared copy."""
+    if path is not None:
+        given = Path(path).expanduser()
+        if not given.exists():
+            raise ResdError(f"{task}: path {given} does not exist; give a file or folder of its data")
+        return given
+    prepared = data_home() / task
+    if not prepared.is_dir():
+        raise ResdError(
+            f"{task}: there is no data in {prepared}; run `resd data prepare {task}`, or give a path "
+            "(environment.options.path)"
+        )
+    return prepared
+
+
+def data_home() -> Path:
+    """Where prepared data lies: $RESD_DATA, else `resd/data` in the user's cache folder."""
+    if chosen := os.environ.get("RESD_DATA"):
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "resd" / "data"
+
+
+def read_rows(file: Path) -> list[Row]:
+    """All rows of a file. Raises ResdError, naming file and line, for what is no row."""
+    if file.suffix == ".parquet":
+        return _read_parquet(file)
+    if file.suffix not in _SUFFIXES:
+        raise ResdError(f"{file}: is neither {', '.join(_SUFFIXES[:-1])} nor {_SUFFIXES[-1]}")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResdError(f"{file}: cannot be read ({error})") from error
+    if file.suffix == ".json" and text.lstrip().startswith("["):
+        return [_checked(row, f"{file}, row {i}") for i, row in enumerate(_parsed(text, str(file)), start=1)]
+    return [
+        _checked(_parsed(line, f"{file}, line {i}"), f"{file}, line {i}")
+        for i, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    ]
+
+
+def _files(task: str, folder: Path, split: str, patterns: Patterns) -> list[Path]:
+    for pattern in patterns[split]:
+        if found := sorted(file for file in folder.rglob(pattern) if file.suffix in _SUFFIXES):
+            return found
+    looked = " or ".join(patterns[split])
+    raise ResdError(f"{task}: {folder} has no file for split {split} ({looked}); give such a file or folder")
+
+
+def _numbered(task: str, file: Path, folder: Path) -> Iterator[tuple[str, Row]]:
+    name = file.relative_to(folder).with_suffix("").as_posix()
+    for index, row in enumerate(read_rows(file)):
+        yield f"{task}/{name}/{index:05d}", row
+
+
+def _read_parquet(file: Path) -> list[Row]:
+    try:
+        import pyarrow.lib
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ResdError(f"{file}: parquet needs pyarrow; pip install 'resd[tasks]'") from error
+    try:
+        rows: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
+    except (OSError, pyarrow.lib.ArrowException) as error:
+        raise ResdError(f"{file}: is no parquet file that can be read ({error})") from error
+    return rows
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ResdError(f"{where}: is not JSON ({error})") from error
+
+
+def _checked(row: Any, where: str) -> Row:
+    if not isinstance(row, dict):
+        raise ResdError(f"{where}: is no JSON object")
+    return row
