@@ -201,10 +201,10 @@ def _train(config: RunConfig, plan: Plan, *, resume: bool) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """`resd evaluate`: the held-out numbers of one model."""
     from resd.config import load_config
-    from resd.training.plan import check_run
+    from resd.training.plan import check_evaluation
 
     config = load_config(args.config, [*args.overrides, f"model={json.dumps(args.model)}"])
-    check_run(config)
+    check_evaluation(config)
     _check_file(args.output)
     from rich.console import Console
 

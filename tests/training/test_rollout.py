@@ -1,10 +1,12 @@
-"""What graders are given to read."""
+"""What graders are given to read, and when."""
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from context.fakes import CharTokenizer, ScriptedEngine
+from resd.environments.base import ParallelEnvironment
 from resd.records import Problem, Request, ResdError, Response, Verdict
 from resd.training.rollout import Sampling, roll_out
 
@@ -72,3 +74,39 @@ def test_two_problems_of_one_id_are_a_mistake() -> None:
     sampling = Sampling(1, 8, 1.0, 1.0, thinking=True)
     with pytest.raises(ResdError, match="problem p: two problems"):
         roll_out(PROBLEMS * 2, Says(""), Reads(), CharTokenizer(), sampling, seed=lambda problem, sample: 0)
+
+
+class Together(Reads):
+    """Two graders that end only if both are at work at once."""
+
+    workers = 2
+
+    def __init__(self) -> None:
+        self.both = threading.Barrier(2, timeout=30)
+
+    def grade(self, problem: Problem, response: Response | str) -> Verdict:
+        self.both.wait()
+        return super().grade(problem, response)
+
+    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
+        raise NotImplementedError
+
+
+class Fails(Together):
+    def grade(self, problem: Problem, response: Response | str) -> Verdict:
+        raise ResdError("the grader is gone; start it")
+
+
+def test_graders_of_other_processes_work_at_once() -> None:
+    environment = Together()
+    assert isinstance(environment, ParallelEnvironment)
+    assert not isinstance(Reads(), ParallelEnvironment)
+    sampling = Sampling(4, 8, 1.0, 1.0, thinking=True)
+    attempts = roll_out(PROBLEMS, Says("```x```"), environment, CharTokenizer(), sampling, seed=lambda *_: 0)
+    assert [(a.sample, a.verdict.solved) for a in attempts] == [(i, True) for i in range(4)]
+
+
+def test_what_a_grader_raises_arrives() -> None:
+    sampling = Sampling(4, 8, 1.0, 1.0, thinking=True)
+    with pytest.raises(ResdError, match="the grader is gone"):
+        roll_out(PROBLEMS, Says(""), Fails(), CharTokenizer(), sampling, seed=lambda *_: 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from resd import environments, lab
 from resd.config import LoggingConfig, RunConfig
 from resd.context import prompts
 from resd.environments.base import Environment
-from resd.records import ResdError
+from resd.records import Problem, ResdError
 from resd.training.progress import updates_at_most
 
 
@@ -55,20 +56,39 @@ def wrapped(line: str) -> list[str]:
 
 def check_run(config: RunConfig) -> tuple[Environment, Plan]:
     """The environment and the plan. Raises ResdError for what cannot work, whatever the machine."""
-    check_model(config)
     check_installed(config.logging)
-    environment = environments.load(config.environment.name, **config.environment.options)
-    train, held_out = environment.problems("train"), environment.problems(config.evaluation.split)
+    environment, held_out = check_evaluation(config)
+    train = environment.problems("train")
     if len(train) < config.stream.batch_size:
         raise ResdError(
             f"stream.batch_size {config.stream.batch_size}: environment {environment.name} has "
             f"{len(train)} problems to train on; make the batch smaller"
         )
+    _check_held_out(config, train, held_out)
+    return environment, make_plan(config, len(train), len(held_out))
+
+
+def check_evaluation(config: RunConfig) -> tuple[Environment, Sequence[Problem]]:
+    """The environment and what is evaluated on. Raises ResdError for no such model, or no such problems."""
+    check_model(config)
+    environment = environments.load(config.environment.name, **config.environment.options)
+    held_out = environment.problems(config.evaluation.split)
     if not held_out:
         raise ResdError(
             f"evaluation.split {config.evaluation.split}: environment {environment.name} has no such problems"
         )
-    return environment, make_plan(config, len(train), len(held_out))
+    return environment, held_out
+
+
+def _check_held_out(config: RunConfig, train: Sequence[Problem], held_out: Sequence[Problem]) -> None:
+    """Raises ResdError for problems that are trained on and held out, unless that is asked for."""
+    shared = {problem.id for problem in train} & {problem.id for problem in held_out}
+    if shared and config.evaluation.split != "train":
+        raise ResdError(
+            f"evaluation.split {config.evaluation.split}: {len(shared)} of {len(held_out)} held-out problems "
+            f"are trained on too ({min(shared)}); give the environment a folder with a file for each split, "
+            "as `resd data split-tasks` writes it, or set evaluation.split to train"
+        )
 
 
 def make_plan(config: RunConfig, problems: int, held_out: int) -> Plan:

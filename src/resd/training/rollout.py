@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from resd.chat import encode_prompt, opens_thinking, reopen_thinking
-from resd.environments.base import Environment
+from resd.environments.base import Environment, ParallelEnvironment
 from resd.generation.engine import GenerationEngine
-from resd.records import Attempt, Problem, Request, ResdError
+from resd.records import Attempt, Problem, Request, ResdError, Response, Verdict
 from resd.training.clock import Clock
 
 PromptIds = Callable[[Problem], tuple[int, ...]]
+# Hands a reply to its grader; what comes back waits for the verdict.
+Grade = Callable[[Problem, Response], Callable[[], Verdict]]
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,38 @@ def roll_out(
     plain = partial(_plain, tokenizer=tokenizer, thinking=sampling.thinking)
     tries = _tries(problems, prompt_ids or plain, sampling, seed)
     requests = [request for _, _, request in tries.values()]
-    graded: dict[str, Attempt] = {}
-    for response in clock.iterate("generate", engine.submit(requests)):
-        problem, sample, request = tries[response.request_id]
-        with clock.measure("grade"):
+    replies: dict[str, tuple[Response, Callable[[], Verdict]]] = {}
+    with grading(environment) as grade:
+        for response in clock.iterate("generate", engine.submit(requests)):
             # Graders must not take a draft in a thought that never ended for the answer.
             read = replace(response, text=reopen_thinking(response.text)) if opened else response
-            verdict = environment.grade(problem, read)
-        graded[request.id] = Attempt(problem, sample, request.prompt_ids, response, verdict)
-    return [graded[request.id] for request in requests]
+            with clock.measure("grade"):
+                replies[response.request_id] = response, grade(tries[response.request_id][0], read)
+        with clock.measure("grade"):
+            verdicts = {id_: verdict() for id_, (_, verdict) in replies.items()}
+    return [
+        Attempt(problem, sample, request.prompt_ids, replies[id_][0], verdicts[id_])
+        for id_, (problem, sample, request) in tries.items()
+    ]
+
+
+@contextmanager
+def grading(environment: Environment) -> Iterator[Grade]:
+    """Graders that wait for other processes work while responses are still decoded; others, at once."""
+    if not isinstance(environment, ParallelEnvironment):
+        yield partial(_grade_now, environment)
+        return
+    with ThreadPoolExecutor(environment.workers, thread_name_prefix="grade") as pool:
+        try:
+            yield lambda problem, response: pool.submit(environment.grade, problem, response).result
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _grade_now(environment: Environment, problem: Problem, response: Response) -> Callable[[], Verdict]:
+    verdict = environment.grade(problem, response)
+    return lambda: verdict
 
 
 def group_by_problem(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:

@@ -32,7 +32,7 @@ from resd.records import ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
 from resd.training.leader import Leader, Spread, Start, Whose
-from resd.training.plan import check_run
+from resd.training.plan import check_evaluation, check_run
 from resd.training.progress import make_batches
 from resd.training.run_folder import check_folder, open_folder
 from resd.training.sinks import Sink, make_sinks
@@ -96,7 +96,7 @@ def build(
 
 def evaluate_model(config: RunConfig) -> Evaluation:
     """Held-out results of `config.model`, as a run with this configuration would measure them."""
-    environment, _ = check_run(config)
+    environment, _ = check_evaluation(config)
     tokenizer = load_tokenizer(config.model)
     engine = make_engine(load_model(config.model, find_device(config)), tokenizer, config)
     with engine.awake():
