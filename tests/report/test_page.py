@@ -82,6 +82,19 @@ def test_held_out_numbers_are_those_of_the_journal(make_run: MakeRun, tmp_path: 
     assert not any("bootstrap" in key for key in page.metrics)
 
 
+def test_solved_is_told_where_the_reward_is_a_share(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["kind"] == "evaluation":
+            row["val/toy/solved/mean@2"] = row["val/toy/reward/mean@2"] / 2
+            row["val/toy/solved/best@2"] = row["val/toy/reward/best@2"]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page, _ = report(tmp_path, folder)
+    assert page.metrics["val/toy/solved/mean@2"][3:] == ["0.050", "0.250", "0.150", "+0.100"]
+    assert "val/toy/solved/best@2" not in page.metrics
+
+
 def test_a_real_run(tmp_path: Path) -> None:
     stream = toy.build_toy(toy.toy_config(save_tiny(tmp_path / "model"), tmp_path / "run"))
     stream.train()
@@ -91,7 +104,8 @@ def test_a_real_run(tmp_path: Path) -> None:
     for key, cells in page.metrics.items():
         form = "{:.1f}" if "response_length" in key else "{:.3f}"
         assert (cells[3], cells[5]) == (form.format(first[key]), form.format(last[key]))
-    assert len(page.metrics) == sum(key.startswith("val/") and "boot" not in key for key in last)
+    shown = {key for key in last if key.startswith("val/") and "boot" not in key and "solved" not in key}
+    assert page.metrics.keys() == shown
     assert html.count("<figure>") == 11
     assert "Wrong letter." in page.text
     entries = [row for row in rows if row["kind"] == "update"][-1]["playbook/total_bullets"]

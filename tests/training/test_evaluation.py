@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resd.records import Attempt, Problem, Response, Verdict
+from resd.training.console import without_repeats
 from resd.training.evaluation import expected_best, summarize
 
 scores = st.lists(st.integers(0, 4).map(lambda n: n / 4), min_size=1, max_size=4)
@@ -39,9 +40,24 @@ def test_summary_names_and_values() -> None:
             "val/toy/reward/mean@2": 0.25,
             "val/toy/reward/best@2": 0.5,
             "val/toy/reward/best@2_bootstrap": 0.375,
+            "val/toy/solved/mean@2": 0.25,
+            "val/toy/solved/best@2": 0.5,
+            "val/toy/solved/best@2_bootstrap": 0.375,
             "val/toy/test_cases/mean@2": 0.625,
             "val/toy/test_cases/best@2": 0.875,
             "val/toy/test_cases/best@2_bootstrap": 0.75,
             "val/toy/response_length/mean": 3.5,
         }
+    )
+
+
+def test_solved_is_shown_where_the_reward_is_a_share() -> None:
+    before = {"val/toy/reward/mean@1": 0.5, "val/toy/solved/mean@1": 0.5}
+    assert without_repeats(before) == {"val/toy/reward/mean@1": 0.5}
+    assert without_repeats(before | {"val/toy/solved/mean@1": 0.25}, before) == {
+        "val/toy/reward/mean@1": 0.5,
+        "val/toy/solved/mean@1": 0.25,
+    }
+    assert "val/toy/solved/mean@1" in without_repeats(
+        before, {"val/toy/reward/mean@1": 0.75} | before | {"val/toy/solved/mean@1": 0}
     )

@@ -12,6 +12,7 @@ from resd.training.run_folder import HARMLESS, flatten
 _HELD_OUT = re.compile(r"val/(?P<source>.+)/(?P<variable>[^/]+)/(?P<statistic>mean@\d+|best@\d+|mean)")
 _WORDS = {
     "reward": "success (reward)",
+    "solved": "solved (every test passed)",
     "test_cases": "test cases passed",
     "response_length": "response length",
 }
@@ -55,10 +56,19 @@ class Alarm:
 
 
 def held_out(run: Run) -> list[HeldOut]:
-    """The held-out metrics that a run has, in the order of the log, without the bootstrap."""
-    keys = dict.fromkeys(key for row in run.evaluations for key in row)
+    """The held-out metrics that a run has, in the order of the log.
+
+    Without the bootstrap, and without `solved` where it is the reward.
+    """
+    keys = dict.fromkeys(key for row in run.evaluations for key in row if not _repeats(run, key))
     matches = [match for key in keys if (match := _HELD_OUT.fullmatch(key))]
     return [HeldOut(m[0], m["source"], m["variable"], m["statistic"]) for m in matches]
+
+
+def _repeats(run: Run, key: str) -> bool:
+    """Whether a key of `solved` says what that of the reward says: a reward of all or nothing."""
+    twin = key.replace("/solved/", "/reward/")
+    return twin != key and all(row.get(key) == row.get(twin) for row in run.evaluations)
 
 
 def best_evaluation(run: Run) -> Row | None:

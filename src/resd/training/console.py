@@ -21,7 +21,12 @@ SHOWN_UPDATES = 8
 WIDTHS = {"update": 7, "playbook": 3, "tokens": 4, "s/step": 5, "left": 6}
 # What a narrow terminal goes without, first to last.
 DISPENSABLE = ("tokens", "loss", "batch", "s/step", "tests")
-VARIABLES = {"reward": "reward", "test_cases": "tests passed", "response_length": "response tokens"}
+VARIABLES = {
+    "reward": "reward",
+    "solved": "solved",
+    "test_cases": "tests passed",
+    "response_length": "response tokens",
+}
 
 
 def console_sink(console: Console, updates: int) -> Sink:
@@ -120,7 +125,7 @@ def update_cells(record: Record, updates: int) -> dict[str, str]:
 def evaluation_line(record: Record) -> str:
     """The means, and the best reward, within 80 columns."""
     parts = []
-    for name, value in record.metrics.items():
+    for name, value in without_repeats(record.metrics).items():
         *_, variable, statistic = name.split("/")
         if variable == "response_length":
             parts.append(f"tokens {value:.0f}")
@@ -142,7 +147,9 @@ def summary_table(run: Path) -> Table:
     table.add_column("held out")
     for heading in ("before", f"after {last['step']} updates", "change"):
         table.add_column(heading, justify="right")
-    for name in (name for name in last if name.startswith("val/") and not name.endswith("bootstrap")):
+    for name in without_repeats({k: v for k, v in last.items() if k.startswith("val/")}, first):
+        if name.endswith("bootstrap") or name not in first:
+            continue
         before, after = first[name], last[name]
         form = _form(name)
         table.add_row(spoken(name), f"{before:{form}}", f"{after:{form}}", f"{after - before:+{form}}")
@@ -156,9 +163,19 @@ def metrics_table(metrics: Mapping[str, float]) -> Table:
     table = make_table()
     table.add_column("held out")
     table.add_column("value", justify="right")
-    for name, value in metrics.items():
+    for name, value in without_repeats(metrics).items():
         table.add_row(spoken(name), f"{value:{_form(name)}}")
     return table
+
+
+def without_repeats(metrics: Mapping[str, float], *others: Mapping[str, float]) -> dict[str, float]:
+    """The metrics, less `solved` where it is the reward, here and in the `others`: one of all or nothing."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if "/solved/" not in name
+        or any(row.get(name) != row.get(name.replace("/solved/", "/reward/")) for row in (metrics, *others))
+    }
 
 
 def spoken(name: str) -> str:

@@ -54,11 +54,12 @@ def evaluate(
 
 
 def summarize(name: str, attempts: Sequence[Attempt]) -> dict[str, float]:
-    """`val/<name>/<reward|test_cases>/<mean@k|best@k|best@k_bootstrap>` and the mean response length."""
+    """`val/<name>/<reward|solved|test_cases>/<mean@k|best@k|best@k_bootstrap>`, and response length."""
     groups = group_by_problem(attempts)
     metrics: dict[str, float] = {}
     for variable, values in {
         "reward": [[a.verdict.reward for a in group] for group in groups.values()],
+        "solved": [[float(a.verdict.solved) for a in group] for group in groups.values()],
         "test_cases": [[a.verdict.pass_rate for a in group] for group in groups.values()],
     }.items():
         k = len(values[0])
