@@ -141,6 +141,15 @@ class TeacherConfig(Section):
     update_rate: Fraction = 1e-4  # ema: share of the student per update; trust_region: share of its logits
 
 
+class LoRAConfig(Section):
+    """Low-rank adapters (arXiv 2106.09685): the model itself stays as it is."""
+
+    rank: int | None = Field(None, ge=1)  # None: all weights are trained
+    alpha: float = Field(32.0, gt=0)  # what an adapter adds is scaled by alpha / rank
+    # Linear layers to adapt: all but the output layer, or those of these names, as [q_proj, v_proj].
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+
+
 class PolicyConfig(Section):
     """GRPO, and what SRPO and RLSD take from it."""
 
@@ -231,6 +240,7 @@ class RunConfig(Section):
     context: ContextConfig = ContextConfig()
     distillation: DistillationConfig = DistillationConfig()
     teacher: TeacherConfig = TeacherConfig()
+    lora: LoRAConfig = LoRAConfig()
     policy: PolicyConfig = PolicyConfig()
     srpo: SRPOConfig = SRPOConfig()
     rlsd: RLSDConfig = RLSDConfig()

@@ -17,6 +17,7 @@ from resd.config import (
     TeacherConfig,
 )
 from resd.learner.learner import Learner
+from resd.learner.lora import add_adapters, own_parameters
 from resd.learner.teacher import make_teacher
 from resd.objectives.objective import Objective
 from resd.records import TrainingExample
@@ -45,7 +46,18 @@ def build(run: RunConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> 
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 2  # away from a uniform prediction
+    if run.lora.rank:
+        adapt(model, run, seed)
     return Learner(model, make_teacher(run.teacher, model), run, total_updates=100)
+
+
+def adapt(model: Any, run: RunConfig, seed: int = 0) -> None:
+    """Adapters that have learned something."""
+    add_adapters(model, run.lora, seed=seed, base="tiny")
+    torch.manual_seed(seed)
+    for name, parameter in own_parameters(model):
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
 
 
 def examples(count: int = 7, seed: int = 1) -> list[TrainingExample]:

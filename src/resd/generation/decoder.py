@@ -13,6 +13,7 @@ from torch import Tensor
 
 from resd.generation.batching import batches, check
 from resd.generation.forward import check_model, text_config
+from resd.generation.merging import adapted_layers, merged_copy, merged_weights
 from resd.generation.replies import Reply
 from resd.generation.run import Run
 from resd.generation.structured import Grammars
@@ -24,7 +25,8 @@ class Decoder:
     """Generates with a model that usually is the trainer's own module (see `GenerationEngine`).
 
     `compute_dtype` "auto" decodes float32 weights in bfloat16 where the device computes that natively. Where
-    it differs from the model's dtype, the decoder keeps a copy that `load_weights` refreshes. Replies with a
+    it differs from the model's dtype, and for a model with adapters, which are merged, the decoder keeps a
+    copy that `load_weights` refreshes. Replies with a
     schema start behind `grammar_after` (such as "</think>") where a thought is open. At most `max_batch`
     requests run at once, and as many as fit into `cache_bytes` of keys and values.
     """
@@ -43,7 +45,9 @@ class Decoder:
         self._source = model
         self._tokenizer = tokenizer
         dtype = preferred_dtype(model) if compute_dtype == "auto" else compute_dtype
-        self._model = model if dtype == model.dtype else as_dtype(model, dtype)
+        self._adapted = bool(adapted_layers(model))
+        plain = model if dtype == model.dtype or self._adapted else as_dtype(model, dtype)
+        self._model = merged_copy(model, dtype) if self._adapted else plain
         self._max_batch = max_batch
         self._max_cached_tokens = max(1, cache_bytes // bytes_per_token(self._model))
         self._grammar_after = grammar_after
@@ -79,19 +83,14 @@ class Decoder:
         """Take tensors by parameter name; what the decoder shares with the trainer costs nothing.
 
         Without tensors, a decoder that keeps a copy in another dtype reads all of them from the model that it
-        was given. Later responses carry `version`. An unknown name or a wrong shape is a `ResdError`.
+        was given. Names are those of that model, adapters included. Later responses carry `version`. An
+        unknown name or a wrong shape is a `ResdError`.
         """
-        own = dict(self._model.state_dict(keep_vars=False))
-        pushed = list(named_tensors)
-        if not pushed and self._model is not self._source:
-            pushed = list(self._source.state_dict().items())
-        for name, tensor in pushed:
-            if name not in own or own[name].shape != tensor.shape:
-                raise ResdError(
-                    f"pushed weight {name!r} of shape {tuple(tensor.shape)} does not fit the decoder's model"
-                )
-            if own[name].data_ptr() != tensor.data_ptr():
-                own[name].copy_(tensor)
+        pushed = _take(self._source if self._adapted else self._model, named_tensors)
+        if self._adapted:
+            _take(self._model, merged_weights(self._source))
+        elif not pushed and self._model is not self._source:
+            _take(self._model, self._source.state_dict().items())
         self._version = version
 
     def _generate(self, replies: dict[str, Reply]) -> Iterator[Response]:
@@ -122,6 +121,20 @@ class Decoder:
             if reply.finish_reason is None and reply.request.id in self._cancelled:
                 reply.finish_reason = "cancelled"
                 yield reply
+
+
+def _take(model: Any, named_tensors: Iterable[tuple[str, Tensor]]) -> int:
+    """Copy into the model what is not its own; how many tensors there were. One at a time is held."""
+    own, count = dict(model.state_dict(keep_vars=False)), 0
+    for name, tensor in named_tensors:
+        if name not in own or own[name].shape != tensor.shape:
+            raise ResdError(
+                f"pushed weight {name!r} of shape {tuple(tensor.shape)} does not fit the decoder's model"
+            )
+        if own[name].data_ptr() != tensor.data_ptr():
+            own[name].copy_(tensor)
+        count += 1
+    return count
 
 
 def preferred_dtype(model: Any) -> torch.dtype:

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from resd.config import GenerationConfig
 from resd.generation.forward import text_config
+from resd.generation.merging import base_tensors, merging
 from resd.launch import world_size
 from resd.records import ResdError
 
@@ -99,8 +100,8 @@ def can_sleep(model: Any) -> bool:
 
 
 def push(llm: Any, model: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Put all of the model's weights, by parameter name, into the engine."""
-    weights = gathered(checkpoint_names(model, tensors))
+    """Put all of the model's weights, by parameter name, into the engine; those with adapters merged."""
+    weights = merging(model, gathered(checkpoint_names(model, base_tensors(tensors))))
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
     if model.device.type == "cpu":
         if text_config(model).tie_word_embeddings:

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from resd.config import RunConfig, SRPOConfig
 from resd.generation.forward import has_windows
+from resd.generation.merging import adapted_layers
 from resd.learner.attention import packing
+from resd.learner.lora import own_parameters, own_state
 from resd.learner.model import autocast, body, recomputing, resolve_dtype
 from resd.learner.optimizer import Optimizer, StepResult
-from resd.learner.parallel import ALONE, Ranks, collected, named_whole, release, shard
+from resd.learner.parallel import ALONE, Ranks, collected, named_whole, release, shard, sum_gradients
 from resd.learner.probe import packs
 from resd.learner.scoring import Distillation, PolicyGradient
 from resd.learner.student import Score, Student
@@ -40,7 +42,7 @@ class Learner:
 
     `total_updates` is how many the run can have at most: what the learning rate's schedule is spread over.
     With several `ranks` each has a learner, and a call is one on every rank, with the same arguments; from
-    then on `model` and the teacher's hold this rank's shards.
+    then on `model` and the teacher's hold this rank's shards. Models with adapters stay whole on each rank.
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class Learner:
         self.packed = packs(config.optimizer.packing, self.student.body, self.device, self.compute_dtype)
         # A window may end inside a prefix, which all that comes after it sees whole.
         self.prefixed = self.packed and not has_windows(model)
-        if ranks.shared:
+        self.adapted = bool(adapted_layers(model))
+        if ranks.shared and not self.adapted:
             sharding = partial(shard, device=self.device, compute_dtype=self.compute_dtype)
             sharding(self.student)
             teacher.shard(self.student, sharding)
@@ -81,6 +84,8 @@ class Learner:
                 loss, stats = self._backward(work, advantages, objective)
                 totals.add(work, loss, stats)
         totals = totals.over(self.ranks)
+        if self.adapted and routes:
+            sum_gradients(self.optimizer.parameters, self.ranks)
         idle = StepResult(False, 0.0, self.optimizer.learning_rate())
         result = self.optimizer.step() if routes else idle
         if result.taken:
@@ -90,16 +95,16 @@ class Learner:
         return metrics | teacher_metrics(examples, routes, totals, objective)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The student's parameters by name, whole, one at a time."""
-        return named_whole(self.model.named_parameters())
+        """The student's parameters by name, whole, one at a time: those of its adapters, if it has any."""
+        return named_whole(own_parameters(self.model))
 
     def teacher_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Those that an EMA or a frozen teacher scores with."""
-        return named_whole(self.teacher.model.named_parameters())
+        """Likewise, what an EMA or a frozen teacher scores with."""
+        return named_whole(own_parameters(self.teacher.model))
 
     def model_state(self) -> State:
         """What the student is saved as. Not copied; on rank 0 alone where there are several."""
-        return self._collected(self.model.state_dict(keep_vars=self.ranks.shared))
+        return self._collected(own_state(self.model, keep_vars=self.ranks.shared))
 
     def memory(self) -> Metrics:
         """GiB that PyTorch has held at most so far on this process' GPU; nothing on a CPU."""

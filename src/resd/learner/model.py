@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from resd.config import RunConfig
+from resd.generation.merging import merge
+from resd.learner import lora
 from resd.learner.attention import Sequences
 from resd.learner.layout import Layout
 from resd.learner.prefix import SharedPrefix
@@ -27,14 +30,20 @@ def load_model(
 ) -> Any:
     """A causal language model in evaluation mode (no dropout), with parameters in `dtype`.
 
-    `name_or_path` is "lab", a folder or a hub name. Parameters are the float32 master copy; what they are
-    computed in is `autocast`'s business. Raises ResdError if there is no such model, or if its head is more
-    than a linear map of the last hidden state.
+    `name_or_path` is "lab", a folder or a hub name; adapters in a folder are merged into the model that they
+    are for. Parameters are the float32 master copy; what they are computed in is `autocast`'s business.
+    Raises ResdError if there is no such model, or if its head is more than a linear map of the last hidden
+    state.
     """
     from transformers import AutoModelForCausalLM
 
+    path = resolve_name(name_or_path)
+    if lora.is_adapter_folder(folder := Path(path)):
+        model = load_model(lora.base_name(folder), device, dtype=dtype)
+        lora.add_saved(model, folder)
+        return merge(model)
     try:
-        model = AutoModelForCausalLM.from_pretrained(_resolve(name_or_path), dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
     except (OSError, ValueError) as error:
         raise _not_loadable("model", name_or_path, error) from error
     model = model.to(device).eval()
@@ -42,12 +51,31 @@ def load_model(
     return model
 
 
+def load_student(config: RunConfig, found: Path | None, device: str | torch.device) -> Any:
+    """What a run trains, as it begins, or as a checkpoint of the run has it."""
+    if config.lora.rank is None:
+        return load_model(str(found or config.model), device)
+    model = load_model(config.model, device, dtype=weights_dtype(config, torch.device(device)))
+    lora.add_adapters(model, config.lora, seed=config.seed, base=resolve_name(config.model))
+    if found:
+        lora.load_adapters(model, found)
+    return model
+
+
+def weights_dtype(config: RunConfig, device: torch.device) -> torch.dtype:
+    """float32 for weights that are trained. Those beside which adapters are trained stay as they are: on a
+    GPU they are kept in the compute dtype."""
+    if config.lora.rank is None or device.type == "cpu":
+        return torch.float32
+    return resolve_dtype(config.compute_dtype, device)
+
+
 def load_tokenizer(name_or_path: str) -> Any:
     """The tokenizer beside the model; same names as `load_model`. Raises ResdError if there is none."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(_resolve(name_or_path))
+        return AutoTokenizer.from_pretrained(resolve_name(name_or_path))
     except (OSError, ValueError) as error:
         raise _not_loadable("tokenizer", name_or_path, error) from error
 
@@ -136,15 +164,15 @@ def projection(head: Any, hidden: Tensor) -> Projection:
     return Projection(hidden, weight, linear.bias)
 
 
-def _resolve(name: str) -> str:
-    """A folder, or a hub name as it is."""
+def resolve_name(name: str) -> str:
+    """A folder, or a hub name as it is. Raises ResdError for neither."""
     if name == "lab":
         from resd.lab import weights_path
 
         return str(weights_path())
     path = Path(name).expanduser()
     if path.is_dir():
-        return str(path)
+        return str(path.resolve())
     if path.exists() or not HUB_NAME.fullmatch(name) or name.startswith("."):
         raise ResdError(f"model {name}: no such folder; give the folder of a saved model, a hub name, or lab")
     return name

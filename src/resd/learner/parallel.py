@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.rendezvous import rendezvous
@@ -168,6 +168,14 @@ def shard(student: Student, device: torch.device, compute_dtype: torch.dtype) ->
     for part in (student, student.head):
         if isinstance(part, FSDPModule):
             part.set_reshard_after_backward(False, recurse=False)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
+    """Over all ranks, each of which holds all of these parameters."""
+    if ranks.shared:
+        for parameter in parameters:
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = ranks.total(own)
 
 
 def release(student: Student) -> None:

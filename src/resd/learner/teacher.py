@@ -10,7 +10,9 @@ from typing import Any, Protocol, cast
 import torch
 
 from resd.config import TeacherConfig
+from resd.generation.merging import adapted_layers, without_adapters
 from resd.learner.layout import Layout
+from resd.learner.lora import own_parameters, own_state
 from resd.learner.parallel import local, own_part
 from resd.learner.student import Student
 from resd.objectives.chunked import Projection
@@ -46,20 +48,23 @@ class Teacher(Protocol):
 
 
 def make_teacher(config: TeacherConfig, model: Any) -> Teacher:
-    """A teacher that starts as `model`, the student."""
+    """A teacher that starts as `model`, the student.
+
+    The first weights of a student with adapters are those that it keeps beside them.
+    """
     match config.kind:
         case "ema":
             return EMATeacher(model, config.update_rate)
         case "frozen":
-            return FrozenTeacher(model)
+            return _first(model)
         case "live":
             return LiveTeacher(model)
         case "trust_region":
-            return TrustRegionTeacher(model, config.update_rate)
+            return TrustRegionTeacher(_first(model), model, config.update_rate)
 
 
 class LiveTeacher:
-    """The student's own current weights."""
+    """Weights as they are: the student's own current ones."""
 
     def __init__(self, student: Any) -> None:
         self.model = student
@@ -91,15 +96,18 @@ class FrozenTeacher(LiveTeacher):
         shard(self.network)
 
     def state_dict(self) -> State:
-        return {"model": self.model.state_dict()}
+        return {"model": own_state(self.model)}
 
     def load_state_dict(self, state: State) -> None:
         own = self.model.state_dict()
-        self.model.load_state_dict({name: own_part(t, own.get(name)) for name, t in state["model"].items()})
+        kept = {name: own_part(t, own.get(name)) for name, t in state["model"].items()}
+        self.model.load_state_dict(own | kept)
 
 
 class EMATeacher(FrozenTeacher):
     """A float32 exponential moving average of the student: `teacher += rate * (student - teacher)`.
+
+    Of a student with adapters it is one of the adapters, beside the same weights.
 
     At a rate of 1e-4 an average in bfloat16 never moves, and one written as `(1 - rate) * t + rate * s` is
     off by 15 % even in float32; `lerp` by 0.3 %.
@@ -107,31 +115,41 @@ class EMATeacher(FrozenTeacher):
 
     def __init__(self, student: Any, rate: float) -> None:
         super().__init__(student)
-        self.model.to(torch.promote_types(self.model.dtype, torch.float32))
         self.student, self.rate = student, rate
+        for _, average in own_parameters(self.model):
+            average.data = average.data.to(torch.promote_types(average.dtype, torch.float32))
 
     @torch.no_grad()
     def update(self) -> None:
-        averages = [local(average) for average in self.model.parameters()]
-        latest = [local(parameter.detach()) for parameter in self.student.parameters()]
+        averages = [local(average) for _, average in own_parameters(self.model)]
+        latest = [local(parameter.detach()) for _, parameter in own_parameters(self.student)]
         current = [new.to(average.dtype) for average, new in zip(averages, latest, strict=True)]
         torch._foreach_lerp_(averages, current, self.rate)
 
 
-class TrustRegionTeacher(FrozenTeacher):
+class TrustRegionTeacher:
     """Logits between those of the first weights and the current ones: `lerp(first, current, rate)` (SDPO)."""
 
-    def __init__(self, student: Any, rate: float) -> None:
-        super().__init__(student)
-        self.current, self.rate = Student(student), rate
+    def __init__(self, first: Teacher, student: Any, rate: float) -> None:
+        self.first, self.current, self.rate = first, Student(student), rate
+        self.model, self.network = first.model, first.network
 
     def shard(self, student: Student, shard: Callable[[Student], None]) -> None:
-        super().shard(student, shard)
-        self.current = student
+        self.first.shard(student, shard)
+        self.network, self.current = self.first.network, student
 
     def projections(self, layout: Layout) -> list[Projection]:
         first, current = _project(self.network, layout), _project(self.current, layout)
         return [replace(first, scale=1.0 - self.rate), replace(current, scale=self.rate)]
+
+    def update(self) -> None:
+        """Nothing to do: one side stays, the other is the student's."""
+
+    def state_dict(self) -> State:
+        return self.first.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        self.first.load_state_dict(state)
 
 
 @torch.no_grad()
@@ -139,5 +157,14 @@ def _project(network: Student, layout: Layout) -> Projection:
     return cast(Projection, network(layout, lambda made: made))
 
 
+def _first(student: Any) -> Teacher:
+    if adapted_layers(student):
+        return LiveTeacher(without_adapters(student, student.parameters()))
+    return FrozenTeacher(student)
+
+
 def _frozen_copy(model: Any) -> Any:
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """Weights that nobody trains, those beside adapters, are not copied."""
+    own = {id(parameter) for _, parameter in own_parameters(model)}
+    shared = {id(parameter): parameter for parameter in model.parameters() if id(parameter) not in own}
+    return copy.deepcopy(model, shared).requires_grad_(False).eval()

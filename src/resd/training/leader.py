@@ -16,7 +16,7 @@ from torch import Tensor
 from resd.config import RunConfig, TeacherConfig
 from resd.generation.engine import GenerationEngine
 from resd.learner.learner import Learner, State
-from resd.learner.model import load_model, resolve_device
+from resd.learner.model import load_student, resolve_device
 from resd.learner.parallel import Ranks, deal, take_device
 from resd.learner.teacher import make_teacher
 from resd.learner.totals import Metrics
@@ -38,7 +38,7 @@ class Start:
 
     def load_model(self, ranks: Ranks) -> Any:
         device = take_device(resolve_device(self.config.device), ranks)
-        return load_model(str(self.found or self.config.model), device)
+        return load_student(self.config, self.found, device)
 
     def learner(self, model: Any, ranks: Ranks) -> Learner:
         teacher = make_teacher(_teacher(self.config), model)

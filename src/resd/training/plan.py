@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resd import environments, lab
-from resd.config import LoggingConfig, RunConfig
+from resd.config import LoggingConfig, LoRAConfig, RunConfig
 from resd.context import prompts
 from resd.environments.base import Environment
 from resd.records import Problem, ResdError
 from resd.training.progress import updates_at_most
+
+MODEL_FILES = "config.json", "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def wrapped(line: str) -> list[str]:
 def check_run(config: RunConfig) -> tuple[Environment, Plan]:
     """The environment and the plan. Raises ResdError for what cannot work, whatever the machine."""
     check_installed(config.logging)
+    check_peft(config.lora)
     environment, held_out = check_evaluation(config)
     train = environment.problems("train")
     if len(train) < config.stream.batch_size:
@@ -120,9 +123,9 @@ def check_model(config: RunConfig) -> None:
     folder = model_folder(config.model)
     if folder is None:
         return
-    if checkpoints := sorted(folder.glob("checkpoints/*/config.json")):
+    if checkpoints := sorted(file for name in MODEL_FILES for file in folder.glob(f"checkpoints/*/{name}")):
         raise ResdError(f"model {config.model}: is a run; give a checkpoint, as {checkpoints[-1].parent}")
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in MODEL_FILES):
         raise ResdError(
             f"model {config.model}: {folder} holds no config.json; give a folder written by save_pretrained"
         )
@@ -137,6 +140,12 @@ def check_installed(logging: LoggingConfig) -> None:
             raise ResdError(
                 f"logging.{package}: not installed; pip install 'resd[loggers]' or set it to false"
             )
+
+
+def check_peft(config: LoRAConfig) -> None:
+    """Raises ResdError for adapters without the library that has them."""
+    if config.rank is not None and importlib.util.find_spec("peft") is None:
+        raise ResdError("lora.rank: needs peft; pip install 'resd[lora]' or leave it out")
 
 
 def model_folder(name: str) -> Path | None:

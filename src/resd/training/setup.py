@@ -26,7 +26,14 @@ from resd.generation.forward import text_config
 from resd.generation.vllm import Reference, VLLMEngine, forward_logprobs
 from resd.generation.vllm_runtime import check_vllm, max_length
 from resd.learner.learner import Learner
-from resd.learner.model import autocast, load_model, load_tokenizer, resolve_device, resolve_dtype
+from resd.learner.model import (
+    autocast,
+    load_model,
+    load_tokenizer,
+    resolve_device,
+    resolve_dtype,
+    weights_dtype,
+)
 from resd.learner.parallel import ALONE, Ranks
 from resd.records import ResdError
 from resd.training import checkpoint, journal
@@ -98,7 +105,9 @@ def evaluate_model(config: RunConfig) -> Evaluation:
     """Held-out results of `config.model`, as a run with this configuration would measure them."""
     environment, _ = check_evaluation(config)
     tokenizer = load_tokenizer(config.model)
-    engine = make_engine(load_model(config.model, find_device(config)), tokenizer, config)
+    device = find_device(config)
+    model = load_model(config.model, device, dtype=weights_dtype(config, device))
+    engine = make_engine(model, tokenizer, config)
     with engine.awake():
         return evaluate(engine, environment, tokenizer, config.evaluation, config.rollout)
 
@@ -109,7 +118,7 @@ def make_learner(start: Start, ranks: Ranks) -> tuple[Learner, Any, Any]:
     These are the learner's own modules, or copies where it holds only shards of them.
     """
     model = start.load_model(ranks)
-    if not ranks.shared:
+    if not ranks.shared or start.config.lora.rank:
         learner = start.learner(model, ranks)
         return learner, model, learner.teacher.model
     student = as_dtype(model, preferred_dtype(model))

@@ -18,7 +18,9 @@ from resd.context.seeding import derive_seed
 from resd.context.updater import ContextUpdater
 from resd.environments.base import Environment
 from resd.generation.engine import GenerationEngine
+from resd.generation.merging import adapted_layers
 from resd.learner.learner import Learner
+from resd.learner.lora import save_adapters
 from resd.records import Attempt, Problem
 from resd.training import checkpoint, journal
 from resd.training.clock import Clock
@@ -162,6 +164,9 @@ class Stream:
 
 
 def save_model(model: Any, weights: Mapping[str, Any], tokenizer: Any, folder: Path) -> None:
-    """A folder that `from_pretrained` loads."""
-    model.save_pretrained(folder, state_dict=weights)
+    """A folder that `from_pretrained` loads. Of a model with adapters it holds these alone."""
+    if adapted_layers(model):
+        save_adapters(model, weights, folder)
+    else:
+        model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)

@@ -1,0 +1,141 @@
+"""LoRA through `peft`: a model that stays as it is, small matrices beside its linear layers that are trained.
+
+Adapters are float32 or better whatever the model's dtype. A folder of adapters is one that `peft`,
+`transformers` and vLLM read; it names the model that they are for, and does not hold it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resd.config import LoRAConfig
+from resd.generation.merging import MARK, adapted_layers
+from resd.records import ResdError
+
+SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER = "default"
+PREFIX = "base_model.model."  # of names in the file of weights
+
+
+def add_adapters(model: Any, config: LoRAConfig, *, seed: int, base: str) -> None:
+    """Put adapters beside linear layers, and freeze all else. At first they add nothing.
+
+    `base` is where the model is from. Raises ResdError for names that no linear layer has.
+    """
+    from peft import LoraConfig
+
+    assert config.rank is not None
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=_targets(model, config),
+        base_model_name_or_path=base,
+    )
+    _inject(model, settings, seed)
+
+
+def own_parameters(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    """Those of the adapters by name, where there are any, else all."""
+    named: Mapping[str, nn.Parameter] = dict(model.named_parameters())
+    return iter(_own(named).items())
+
+
+def own_state(model: Any, *, keep_vars: bool = False) -> dict[str, Tensor]:
+    """Likewise, of all that a checkpoint holds of a model."""
+    return _own(model.state_dict(keep_vars=keep_vars))
+
+
+def save_adapters(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Adapters with `state`, a whole `own_state`."""
+    from safetensors.torch import save_file
+
+    tensors = {_saved_name(name): tensor.detach().contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    settings = {**model.peft_config[ADAPTER].to_dict(), "inference_mode": True}
+    (folder / SETTINGS).write_text(json.dumps(settings, default=sorted, indent=2), encoding="utf-8")
+
+
+def load_adapters(model: Any, folder: Path) -> None:
+    """Give a model's adapters the weights of a folder. Raises ResdError where these are for others."""
+    from safetensors.torch import load_file
+
+    try:
+        saved = load_file(folder / WEIGHTS)
+    except OSError as error:
+        raise ResdError(f"adapters {folder}: {WEIGHTS} cannot be read ({error})") from error
+    own = own_state(model)
+    if {_saved_name(name): t.shape for name, t in own.items()} != {n: t.shape for n, t in saved.items()}:
+        raise ResdError(f"adapters {folder}: are not for this model, or of another rank or other layers")
+    for name, tensor in own.items():
+        tensor.copy_(saved[_saved_name(name)])
+
+
+def base_name(folder: Path) -> str:
+    """Of the model that a folder's adapters are for."""
+    return str(_settings(folder).base_model_name_or_path)
+
+
+def add_saved(model: Any, folder: Path) -> None:
+    """Put adapters of a folder beside the layers of the model that they are for."""
+    _inject(model, _settings(folder), seed=0)
+    load_adapters(model, folder)
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    return (folder / SETTINGS).is_file()
+
+
+def _settings(folder: Path) -> Any:
+    try:
+        from peft import PeftConfig
+    except ImportError as error:
+        raise ResdError(f"adapters {folder}: need peft; pip install 'resd[lora]'") from error
+    settings = PeftConfig.from_pretrained(folder)
+    if settings.peft_type != "LORA":
+        raise ResdError(f"adapters {folder}: are of kind {settings.peft_type}; only LORA is known here")
+    return settings
+
+
+def _inject(model: Any, settings: Any, seed: int) -> None:
+    from peft import inject_adapter_in_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # on the CPU, whatever the device
+        inject_adapter_in_model(settings, model, ADAPTER)
+    model.eval()
+    for layer in adapted_layers(model).values():
+        layer.cast_input_dtype_enabled = False  # autocast does that, without a float32 copy in between
+    for name, parameter in own_parameters(model):
+        parameter.data = parameter.data.to(torch.promote_types(model.dtype, torch.float32))
+        assert MARK in name
+
+
+def _targets(model: Any, config: LoRAConfig) -> list[str]:
+    """Last parts of names, in order: what is written down is the same in every process."""
+    head = model.get_output_embeddings()
+    linear = [name for name, m in model.named_modules() if type(m) is nn.Linear and m is not head]
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    if config.target_modules == "all-linear":
+        return known
+    for wanted in config.target_modules:
+        if not any(f".{name}".endswith(f".{wanted}") for name in linear):
+            raise ResdError(
+                f"lora.target_modules: {wanted} is no linear layer that can have adapters; known: "
+                f"{', '.join(known)}"
+            )
+    return sorted(config.target_modules)
+
+
+def _own(named: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tensor for name, tensor in named.items() if MARK in name} or dict(named)
+
+
+def _saved_name(name: str) -> str:
+    return PREFIX + name.replace(f".{ADAPTER}.", ".")
