@@ -1,0 +1,112 @@
+"""The IFEval environment: a share of instructions followed, and which were not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resd.environments.base import answer_text, reply_text
+from resd.environments.ifeval.instructions import Instruction, parse_instruction, parse_instructions, plain
+from resd.environments.ifeval.variants import variants
+from resd.environments.rows import load_rows
+from resd.records import Message, Problem, ResdError, Response, Verdict
+
+REWARDS = ("pass_rate", "all_or_nothing")
+MAX_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class IFEval:
+    """Prompts with instructions that can be checked by counting.
+
+    Rows are the published ones (prompt, instruction_id_list, kwargs), or the trainer's, with these in
+    reward_model.ground_truth. `reward` "pass_rate" pays for the share of instructions that are followed
+    strictly, "all_or_nothing" for following them all. Thinking is not read. Raises ResdError for a row whose
+    instructions are not understood.
+    """
+
+    path: str | Path | None = None
+    reward: str = "pass_rate"
+
+    def __post_init__(self) -> None:
+        if self.reward not in REWARDS:
+            raise ResdError(
+                f"ifeval: reward {self.reward!r} is not known; choose one of {', '.join(REWARDS)}"
+            )
+
+    @property
+    def name(self) -> str:
+        return "ifeval"
+
+    def problems(self, split: str) -> list[Problem]:
+        return [_problem(id_, row, split) for id_, row in load_rows("ifeval", split, self.path)]
+
+    def grade(self, problem: Problem, response: Response | str) -> Verdict:
+        """Check every instruction. `details` has one item an instruction, strictly and loosely judged.
+
+        Loosely, an instruction is followed where one of 8 variants of the reply follows it.
+        """
+        instructions = instructions_of(problem)
+        reply = answer_text(response)
+        found = [instruction.wrong(reply) for instruction in instructions]
+        followed = [not wrong for wrong in found]
+        attempts = variants(reply)
+        loosely = [any(not i.wrong(text) for text in attempts) for i in instructions]
+        solved = all(followed)
+        return Verdict(
+            reward=float(solved) if self.reward == "all_or_nothing" else sum(followed) / len(followed),
+            passed=sum(followed),
+            total=len(followed),
+            feedback="" if solved else _feedback(reply, reply_text(response), found),
+            details={
+                "instructions": [instruction.id for instruction in instructions],
+                "followed": followed,
+                "followed_loosely": loosely,
+                "solved_loosely": all(loosely),
+                "incorrect_format": not reply,
+            },
+        )
+
+    def solution(self, problem: Problem) -> str | None:
+        """Instructions say how a reply must look, not what it says: none is known."""
+        return None
+
+
+def instructions_of(problem: Problem) -> tuple[Instruction, ...]:
+    """What a reply must follow. Raises ResdError for a problem of another environment."""
+    given = problem.metadata.get("instructions")
+    if not given:
+        raise ResdError(f"problem {problem.id}: its metadata names no IFEval instructions")
+    return tuple(parse_instruction(i["id"], i["parameters"], problem.id) for i in given)
+
+
+def _problem(id_: str, row: Mapping[str, Any], split: str) -> Problem:
+    model = plain(row.get("reward_model"))
+    truth = model.get("ground_truth") if isinstance(model, dict) else row
+    instructions = parse_instructions(truth, id_)
+    stated = [{"id": i.id, "parameters": dict(i.parameters)} for i in instructions]
+    return Problem(id_, _messages(id_, row), {"instructions": stated, "split": split})
+
+
+def _messages(id_: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        return ({"role": "user", "content": prompt},)
+    chat = plain(prompt)
+    if not isinstance(chat, list) or not all(
+        isinstance(m, dict) and {"role", "content"} <= set(m) for m in chat
+    ):
+        raise ResdError(f"{id_}: its prompt is neither a text nor a list of messages")
+    return tuple({"role": m["role"], "content": m["content"]} for m in chat)
+
+
+def _feedback(reply: str, whole: str, found: list[str]) -> str:
+    """Verdict first; then every instruction that is not followed, in the order of the prompt."""
+    wrong = [sentence for sentence in found if sentence]
+    title = f"{len(wrong)} of {len(found)} instructions are not followed"
+    if not reply:
+        why = "the thinking never ended, so there is no reply" if whole.strip() else "the reply is empty"
+        return f"{title}: {why}."
+    return "\n".join([f"{title}.", *(f"- {sentence}" for sentence in wrong)])[:MAX_CHARACTERS]
