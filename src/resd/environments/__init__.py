@@ -21,6 +21,9 @@ KNOWN = {
     "math": "resd.environments.math:Math",
     "tool_use": "resd.environments.tool_use:ToolUse",
     "ifeval": "resd.environments.ifeval:IFEval",
+    "trl": "resd.environments.adapters:trl",
+    "verl": "resd.environments.adapters:verl",
+    "verifiers": "resd.environments.verifiers:verifiers",
 }
 
 
@@ -44,10 +47,10 @@ def _factory(name: str) -> Callable[..., Environment]:
     place = KNOWN.get(name, name)
     if ":" not in place:
         raise ResdError(f"environment: {name!r} is not known; known: {', '.join(KNOWN)}, or module:factory")
-    return _imported(*place.split(":", 1))
+    return imported(*place.split(":", 1))
 
 
-def _imported(module: str, attribute: str) -> Callable[..., Environment]:
+def imported(module: str, attribute: str) -> Callable[..., Environment]:
     """From a module that is installed, or lies in the current folder."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # last: a file here must not hide an installed package

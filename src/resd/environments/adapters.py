@@ -1,0 +1,320 @@
+"""Bring your own: reward functions as TRL and verl call them, and functions of a problem and a reply.
+
+A function that only gives a number says nothing of what went wrong. Feedback is then made of the number and
+what was wanted, of the row's `privileged_context` (a column of TRL's SDPO), and of what the function passes
+to `log_extra("feedback", [...])`, which TRL gives it; verl's functions say it as `feedback` in their dict.
+
+A function is tried with an empty reply to the first problem before a run starts. One that raises later must
+not end a run: the reply counts as failed; its feedback and `details["grader_error"]` say why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from resd.environments import imported
+from resd.environments.base import answer_text, reply_text
+from resd.environments.rows import SPLITS, Row, load_rows
+from resd.records import Message, Problem, ResdError, Response, Verdict
+
+Function = Callable[..., Any]
+_ROLES = ("system", "user", "assistant", "tool")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a function said of a reply."""
+
+    reward: float
+    feedback: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GradedBy:
+    """An environment of problems and one function.
+
+    A reply is solved from a reward of `success_reward_threshold` on (SDPO's word for it).
+    """
+
+    name: str
+    source: Callable[[str], Sequence[Problem]]
+    score: Callable[[Problem, Response | str], Score]
+    success_reward_threshold: float = 1.0
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of a split. Raises ResdError for an unknown one."""
+        return self.source(split)
+
+    def grade(self, problem: Problem, response: Response | str) -> Verdict:
+        """One test: whether the reward is high enough. A function that raises has failed the reply."""
+        try:
+            score = self.score(problem, response)
+        except Exception as error:  # whatever a user's function raises
+            _log.warning("%s: fails on a reply to problem %s (%s)", self.name, problem.id, _told(error))
+            feedback = f"This reply could not be graded: {_told(error)}"
+            return Verdict(0.0, 0, 1, feedback, {"grader_error": _told(error)})
+        if score.reward >= self.success_reward_threshold:
+            return Verdict(score.reward, 1, 1, "", score.details)
+        wanted = f"Reward {score.reward:g}; {self.success_reward_threshold:g} is wanted."
+        return Verdict(score.reward, 0, 1, score.feedback.strip() or wanted, score.details)
+
+    def tried(self, split: str = "train") -> Self:
+        """Itself, after an empty reply to the first problem. Raises ResdError where the function fails."""
+        for problem in self.problems(split)[:1]:
+            try:
+                self.score(problem, "")
+            except Exception as error:
+                raise ResdError(
+                    f"{self.name}: fails on an empty reply to problem {problem.id} ({_told(error)}); a model "
+                    "will give one sooner or later, so mend the function"
+                ) from error
+        return self
+
+
+@dataclass(frozen=True)
+class GradedAtOnce(GradedBy):
+    """One whose function waits for a server: `workers` threads may call it at once."""
+
+    workers: int = 2
+
+    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
+        """Verdicts in the order of `responses`."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(self.grade, problems, responses))
+
+
+def from_function(
+    name: str,
+    problems: Mapping[str, Sequence[Problem]],
+    grade: Callable[[Problem, str], Any],
+    *,
+    success_reward_threshold: float = 1.0,
+) -> GradedBy:
+    """An environment of problems by split, and of one function of a problem and the reply without its
+    thinking. It returns a number, (number, feedback), or verl's dict. Raises ResdError where it fails."""
+
+    def source(split: str) -> Sequence[Problem]:
+        if split not in problems:
+            raise ResdError(f"{name}: split {split!r} is not known; choose one of {', '.join(problems)}")
+        return problems[split]
+
+    def score(problem: Problem, response: Response | str) -> Score:
+        return as_score(grade(problem, answer_text(response)))
+
+    graded = GradedBy(name, source, score, success_reward_threshold)
+    return graded.tried(next(iter(problems), "train"))
+
+
+def trl(
+    reward: str | Function | Sequence[str | Function],
+    path: str | Path | None = None,
+    *,
+    weights: Sequence[float] | None = None,
+    strip_thinking: bool = False,
+    success_reward_threshold: float = 1.0,
+    workers: int = 1,
+) -> GradedBy:
+    """TRL's `reward(prompts, completions, **columns) -> list[float | None]`, sync or async, one or several.
+
+    Each is called with lists of length 1: a function that compares the replies of a batch sees one only.
+    `reward` is "module:function". Rewards are added with `weights`; None counts as not applicable. Rows have
+    `prompt`, a string or messages, and whatever columns the functions take; as in TRL, completions are
+    messages where prompts are. `strip_thinking` hides the thinking from the functions.
+    """
+    functions = [_function(f) for f in ([reward] if isinstance(reward, str) or callable(reward) else reward)]
+    weights = [1.0] * len(functions) if weights is None else weights
+    if not functions or len(weights) != len(functions):
+        raise ResdError(
+            f"trl: {len(weights)} weights for {len(functions)} reward functions; give one for each"
+        )
+    read = answer_text if strip_thinking else reply_text
+
+    def score(problem: Problem, response: Response | str) -> Score:
+        row = problem.metadata
+        chat = not isinstance(row["prompt"], str)
+        text = read(response)
+        said: list[str] = []
+        columns: dict[str, Any] = {
+            key: [value] for key, value in row.items() if key not in ("prompt", "completion")
+        }
+        columns |= {
+            "prompts": [row["prompt"]],
+            "completions": [[{"role": "assistant", "content": text}] if chat else text],
+            "completion_ids": [list(response.token_ids) if isinstance(response, Response) else []],
+            "trainer_state": None,
+            "log_extra": lambda column, values: (
+                said.extend(map(str, values)) if column == "feedback" else None
+            ),
+            "log_metric": lambda name, value: None,
+        }
+        rewards = {_name(f): _only(_call(f, columns)) for f in functions}
+        said += [str(row["privileged_context"])] if row.get("privileged_context") else []
+        total = sum(w * r for w, r in zip(weights, rewards.values(), strict=True) if r is not None)
+        if len(functions) > 1 and not said:
+            said = [f"Reward {total:g}: " + ", ".join(f"{k} {_shown(v)}" for k, v in rewards.items()) + "."]
+        return Score(total, "\n".join(said), {"rewards": rewards})
+
+    name = "_".join(_name(f) for f in functions)
+    source = partial(_problems, "trl", path, _from_trl)
+    return graded_by(name, source, score, success_reward_threshold, workers)
+
+
+def verl(
+    reward: str | Function,
+    path: str | Path | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    strip_thinking: bool = False,
+    success_reward_threshold: float = 1.0,
+    workers: int = 1,
+) -> GradedBy:
+    """verl's, SDPO's and RESD's `compute_score(data_source, solution_str, ground_truth, extra_info)`.
+
+    It returns a number or a dict with `score` and, of SDPO and RESD, `feedback`; sync or async. It is given
+    those of the four that it takes, and `arguments` (verl's reward_kwargs). Rows have verl's columns:
+    `data_source`, `prompt`, `reward_model.ground_truth`, `extra_info`, to which `truncated` is added.
+    """
+    function = _function(reward)
+    read = answer_text if strip_thinking else reply_text
+
+    def score(problem: Problem, response: Response | str) -> Score:
+        row = problem.metadata
+        truncated = isinstance(response, Response) and response.finish_reason == "length"
+        return as_score(
+            _call(
+                function,
+                {
+                    "data_source": row.get("data_source", ""),
+                    "solution_str": read(response),
+                    "ground_truth": row["reward_model"]["ground_truth"],
+                    "extra_info": {**(row.get("extra_info") or {}), "truncated": truncated},
+                    **(arguments or {}),
+                },
+            )
+        )
+
+    source = partial(_problems, "verl", path, _from_verl)
+    return graded_by(_name(function), source, score, success_reward_threshold, workers)
+
+
+def graded_by(
+    name: str,
+    source: Callable[[str], Sequence[Problem]],
+    score: Callable[[Problem, Response | str], Score],
+    threshold: float,
+    workers: int,
+) -> GradedBy:
+    """The environment, tried. One worker stays in the caller's thread: some graders keep time by signals."""
+    if workers == 1:
+        return GradedBy(name, source, score, threshold).tried()
+    if workers < 1:
+        raise ResdError(f"{name}: workers {workers}: at least one has to call the function")
+    return GradedAtOnce(name, source, score, threshold, workers).tried()
+
+
+def as_score(said: Any) -> Score:
+    """A number, (number, feedback) or a dict with `score` and `feedback`, as a score."""
+    if isinstance(said, Mapping):
+        details = {key: value for key, value in said.items() if key not in ("score", "feedback")}
+        return Score(_number(said["score"]), str(said.get("feedback") or ""), details)
+    if isinstance(said, tuple):
+        number, feedback = said
+        return Score(_number(number), str(feedback or ""))
+    return Score(_number(said))
+
+
+def chat_of(prompt: Any, where: str) -> tuple[Message, ...]:
+    """A prompt, text or messages, as messages of text that end with the user's. Raises ResdError."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(messages, list | tuple) or not all(_is_message(m) for m in messages):
+        raise ResdError(f"{where}: prompt is neither text nor a list of {{role, content}} with text")
+    if not messages or messages[-1]["role"] != "user":
+        raise ResdError(f"{where}: prompt does not end with a message of the user")
+    return tuple({"role": m["role"], "content": m["content"]} for m in messages)
+
+
+def _is_message(message: Any) -> bool:
+    return (
+        isinstance(message, Mapping)
+        and message.get("role") in _ROLES
+        and isinstance(message.get("content"), str)
+    )
+
+
+def _problems(
+    task: str, path: str | Path | None, convert: Callable[[str, Row], Problem], split: str
+) -> list[Problem]:
+    if path is None:
+        raise ResdError(f"{task}: give the file or folder of its rows as environment.options.path")
+    return [convert(id_, row) for id_, row in load_rows(task, split, path, SPLITS)]
+
+
+def _from_trl(id_: str, row: Row) -> Problem:
+    if "prompt" not in row:
+        raise ResdError(f"{id_}: has no column prompt (it has {', '.join(row)})")
+    return Problem(id_, chat_of(row["prompt"], id_), row)
+
+
+def _from_verl(id_: str, row: Row) -> Problem:
+    if "ground_truth" not in (row.get("reward_model") or {}):
+        raise ResdError(f"{id_}: has no reward_model.ground_truth (its columns: {', '.join(row)})")
+    return Problem(id_, chat_of(row.get("prompt"), id_), row)
+
+
+def _function(place: str | Function) -> Function:
+    if not isinstance(place, str):
+        return place
+    module, colon, attribute = place.partition(":")
+    if not colon:
+        raise ResdError(f"reward {place!r}: write module:function, as in my_rewards:accuracy")
+    return imported(module, attribute)
+
+
+def _call(function: Function, columns: Mapping[str, Any]) -> Any:
+    """With the arguments that it takes, and awaited where it is async."""
+    parameters = inspect.signature(function).parameters.values()
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        names = {p.name for p in parameters}
+        columns = {key: value for key, value in columns.items() if key in names}
+    said = function(**columns)
+    return asyncio.run(_awaited(said)) if inspect.isawaitable(said) else said
+
+
+async def _awaited(said: Any) -> Any:
+    return await said
+
+
+def _only(rewards: Any) -> float | None:
+    """The one reward of a batch of one."""
+    (reward,) = rewards
+    return None if reward is None else _number(reward)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"the reward is {number}")
+    return number
+
+
+def _shown(reward: float | None) -> str:
+    return "not applicable" if reward is None else f"{reward:g}"
+
+
+def _name(function: Function) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0]
