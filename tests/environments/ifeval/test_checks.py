@@ -264,6 +264,7 @@ def test_sentences():
     ]
     assert sentences("lower case. goes on. ") == ["lower case.", "goes on."]
     assert len(sentences("We live in the U.S. It is big, etc. The end.")) == 3
+    assert len(sentences("Do this (1. first; 2. then). It was 12. Then 13.")) == 3
     assert len(sentences("So do I. And you?")) == 2
     assert sentences("यह एक दिन है। दूसरा दिन।") == ["यह एक दिन है।", "दूसरा दिन।"]
     assert sentences("... !!! ?") == []

@@ -79,8 +79,9 @@ def _parameter(id_: str, name: str, given: Mapping[str, Any], where: str) -> Any
     value = given.get(name)
     if value is None:
         raise ResdError(f"{where}: {id_} needs {name} in its kwargs")
+    read: Callable[[Any], Any] = _KINDS.get(name, _count)
     try:
-        return _KINDS.get(name, _count)(value)
+        return read(value)
     except (TypeError, ValueError) as error:
         raise ResdError(f"{where}: {name} of {id_} cannot be {value!r}; {error}") from error
 

@@ -4,7 +4,7 @@ A word is a run of letters, digits and underscores, as published. The published 
 model that must be downloaded; here a sentence ends with `.`, `!`, `?` or an ellipsis before white space (or
 with an Indic or Chinese full stop), whatever letter comes next. A line break alone ends none. These full
 stops end none either: after a title or an initial, after another abbreviation unless a capital follows, and
-after the number of a list item.
+after the number of a list item or one before a lower-case letter.
 """
 
 from __future__ import annotations
@@ -94,5 +94,6 @@ def _continues(text: str, stop: re.Match[str]) -> bool:
 def _is_short_form(token: str, following: str) -> bool:
     if token.lower() in _TITLES or (len(token) == 1 and token.isupper() and token != "I"):
         return bool(following)
-    known = token.lower() in _SHORTENED or _DOTTED.fullmatch(token) is not None
+    numbered = token.isdigit() and len(token) < 3
+    known = numbered or token.lower() in _SHORTENED or _DOTTED.fullmatch(token) is not None
     return known and bool(following) and not following[0].isupper()
