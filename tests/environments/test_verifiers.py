@@ -14,6 +14,8 @@ from resd.records import ResdError
 TASKSET = """
 import verifiers.v1 as vf
 
+__all__ = ["Sums"]
+
 
 class Data(vf.TaskData):
     answer: str = ""
