@@ -18,9 +18,11 @@ import torch
 
 import toy
 from learner.kernels import varlen_by_hand
+from learner.steps import adapt
 from resd.cli import main
 from resd.config import (
     DistillationConfig,
+    LoRAConfig,
     OptimizerConfig,
     PolicyConfig,
     RLSDConfig,
@@ -97,6 +99,7 @@ class Case:
     recomputed: bool = False
     packed: bool = False  # and the teacher's prompts begin alike
     broken: bool = False  # the second update's gradient is not finite
+    lora: bool = False
 
 
 CASES = {
@@ -117,6 +120,10 @@ CASES = {
     "not finite": Case(broken=True),
     "nothing to learn from": Case(objective="grpo", count=0),
     "bfloat16": Case(bfloat16=True),
+    "adapters": Case(lora=True),
+    "adapters, fewer examples than ranks": Case(lora=True, count=1, teacher="trust_region"),
+    "adapters, packed": Case(lora=True, packed=True),
+    "adapters, not finite": Case(lora=True, broken=True),
 }
 
 
@@ -157,6 +164,7 @@ def make_learner(case: Case, ranks: Ranks) -> Learner:
             packing=case.packed,
         ),
         teacher=TeacherConfig(kind=case.teacher, update_rate=0.1),
+        lora=LoRAConfig(rank=2 if case.lora else None),
     )
     model = tiny_model().to(case.device)
     if case.untied:
@@ -166,6 +174,8 @@ def make_learner(case: Case, ranks: Ranks) -> Learner:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 2  # away from a uniform prediction
+    if case.lora:
+        adapt(model, config)
     return Learner(model, make_teacher(config.teacher, model), config, total_updates=10, ranks=ranks)
 
 

@@ -61,7 +61,8 @@ def files(folder: Path) -> list[Path]:
 
 def tensors(folder: Path) -> set[str]:
     newest = checkpoint.latest(folder / "checkpoints")
-    with safe_open(newest / "model.safetensors", "pt") as saved:  # type: ignore[operator, no-untyped-call]
+    (file,) = newest.glob("*.safetensors")  # type: ignore[union-attr]
+    with safe_open(file, "pt") as saved:  # type: ignore[no-untyped-call]
         return set(saved.keys())
 
 

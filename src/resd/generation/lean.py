@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resd.generation.cache import PreallocatedCache, PreallocatedLayer
+from resd.generation.merging import adapted_layers
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 
@@ -38,7 +39,8 @@ class LeanStep:
         parametric = [m for m in leaves if list(m.parameters(recurse=False))]
         known = all(type(m) in (nn.Linear, nn.Embedding) or "RMSNorm" in type(m).__name__ for m in parametric)
         hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-        return cls(model) if known and not hooked and hasattr(model.model, "rotary_emb") else None
+        plain = known and not hooked and not adapted_layers(model)
+        return cls(model) if plain and hasattr(model.model, "rotary_emb") else None
 
     def __call__(self, ids: Tensor, positions: Tensor, bias: Tensor, cache: PreallocatedCache) -> Tensor:
         """`ids`, `positions` `[B]`, added mask `[B, 1, 1, columns]` -> `[B, V]`. Writes the last column."""
