@@ -39,6 +39,7 @@ class Ask:
             "key": self.attempt.key,
             "prompt": self.prompt.text,
             "output": response.text,
+            "tokens": len(response.token_ids),
             "finish_reason": response.finish_reason,
             "cut": list(self.prompt.cut),
         }
