@@ -164,7 +164,7 @@ def make_learner(case: Case, ranks: Ranks) -> Learner:
             packing=case.packed,
         ),
         teacher=TeacherConfig(kind=case.teacher, update_rate=0.1),
-        lora=LoRAConfig(rank=2 if case.lora else None),
+        lora=LoRAConfig(rank=2 if case.lora else None, alpha=2),
     )
     model = tiny_model().to(case.device)
     if case.untied:
