@@ -27,9 +27,9 @@ def last_answer(text: str) -> str | None:
     return text[start : text.index(CLOSE, start)].strip()
 
 
-def unanswered(response: Response | str, total: int, form: str, opening: str = OPEN) -> Verdict:
-    """The verdict on a reply without an answer. `form` says what one looks like; `opening` begins one."""
-    return unreadable(response, total, f"{_why_unanswered(response, opening)} {form}")
+def unanswered(response: Response | str, total: int, form: str, what: str = OPEN) -> Verdict:
+    """The verdict on a reply without an answer. `form` says what one looks like, `what` opens it."""
+    return unreadable(response, total, f"{_why_unanswered(response, what)} {form}")
 
 
 def unreadable(response: Response | str, total: int, feedback: str) -> Verdict:
@@ -75,7 +75,7 @@ def check_choice(task: str, option: str, value: str, known: Sequence[str]) -> No
         raise ResdError(f"{task}: {option} {value!r} is not known; choose one of {', '.join(known)}")
 
 
-def _why_unanswered(response: Response | str, opening: str) -> str:
+def _why_unanswered(response: Response | str, what: str) -> str:
     reply = reply_text(response)
     if THINK_OPEN in reply and THINK_CLOSE not in reply:
         cut = was_cut_off(response)
@@ -83,6 +83,6 @@ def _why_unanswered(response: Response | str, opening: str) -> str:
         return f"No answer: {end}; what is written inside it does not count."
     if was_cut_off(response):
         return "No answer: the reply was cut off at the length limit before its answer was complete."
-    if opening in answer_text(response):
-        return f"No answer: {opening} was opened and never closed."
-    return f"No answer: after the thinking there is no {opening}."
+    if what in answer_text(response):
+        return f"No answer: {what} was opened and never closed."
+    return f"No answer: after the thinking there is no {what}."
