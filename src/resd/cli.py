@@ -55,6 +55,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure a model or checkpoint on held-out problems"))
     _add_playbook(commands.add_parser("playbook", help="show or export what a run has learned in words"))
     _add_report(commands.add_parser("report", help="write runs as one HTML page"))
+    _add_solve(commands.add_parser("solve", help="work on one problem until it is solved"))
     _add_lab(commands.add_parser("lab", help="build or measure the lab model"), words)
     return parser
 
@@ -129,6 +130,12 @@ def _add_lab(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     measure.add_argument("--seed", type=int, default=0)
     measure.add_argument("--output", type=Path, help="write the numbers to this file, as JSON")
     measure.set_defaults(run=evaluate_lab)
+
+
+def _add_solve(parser: argparse.ArgumentParser) -> None:
+    from resd.solve.commands import add_arguments
+
+    add_arguments(parser)
 
 
 def train(args: argparse.Namespace) -> None:

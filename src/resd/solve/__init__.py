@@ -1,0 +1,1 @@
+"""Work at test time: one problem, many attempts, until the first full reward."""

@@ -1,0 +1,93 @@
+"""How a problem is worked on, as a value: which method, and how much of it. No torch here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from resd.environments.base import Environment
+from resd.records import Problem, ResdError
+
+if TYPE_CHECKING:
+    from resd.config import RunConfig
+
+Method = Literal["self_distill", "best_of", "multi_turn"]
+MemoryKind = Literal["feedback", "dialogue"]
+METHODS: tuple[Method, ...] = get_args(Method)
+MEMORIES: tuple[MemoryKind, ...] = get_args(MemoryKind)
+# These learn from failures alone; GRPO and RLSD have no gradient before the first success, which is the end.
+LEARNERS = ("resd", "sdpo", "srpo")
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Effort:
+    """At most `budget` attempts, `batch` of them in a round; the last round may be smaller.
+
+    Of `batch`, None is 16, or the single one of `multi_turn`, which alone has a `memory` (None: feedback).
+    Raises ResdError for what does not go together.
+    """
+
+    method: Method = "self_distill"
+    budget: int = 512
+    batch: int | None = None
+    memory: MemoryKind | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ResdError(f"--method {self.method}: is not known; choose one of {', '.join(METHODS)}")
+        if self.memory is not None and self.memory not in MEMORIES:
+            raise ResdError(f"--memory {self.memory}: is not known; choose one of {', '.join(MEMORIES)}")
+        if self.budget < 1:
+            raise ResdError(f"--budget {self.budget}: allow at least one attempt")
+        if self.batch is not None and self.batch < 1:
+            raise ResdError(f"--batch {self.batch}: a round has at least one attempt")
+        if self.method == "multi_turn" and self.batch not in (None, 1):
+            raise ResdError(f"--batch {self.batch}: a turn of multi_turn is one attempt; leave --batch out")
+        if self.method != "multi_turn" and self.memory is not None:
+            raise ResdError(
+                f"--memory {self.memory}: is for --method multi_turn, not {self.method}; leave it out"
+            )
+
+    @property
+    def width(self) -> int:
+        """Attempts in a round."""
+        return self.batch or (1 if self.method == "multi_turn" else BATCH)
+
+    @property
+    def updates(self) -> int:
+        """Of the weights, at most: one between any two rounds."""
+        return math.ceil(self.budget / self.width) - 1
+
+
+def check_effort(config: RunConfig, effort: Effort) -> None:
+    """Raises ResdError for an algorithm that would learn nothing from failures."""
+    if effort.method == "self_distill" and config.algorithm not in LEARNERS:
+        raise ResdError(
+            f"algorithm {config.algorithm}: learns nothing before the first success; for self_distill set "
+            f"algorithm to one of {', '.join(LEARNERS)}"
+        )
+
+
+def find_problems(environment: Environment, split: str, names: Sequence[str]) -> list[Problem]:
+    """The problems of a split by id, or by place from 0. Raises ResdError for a name that fits none."""
+    problems = environment.problems(split)
+    by_id = {problem.id: problem for problem in problems}
+    return [_find(environment.name, split, problems, by_id, name) for name in names]
+
+
+def _find(
+    environment: str, split: str, problems: Sequence[Problem], by_id: dict[str, Problem], name: str
+) -> Problem:
+    if name in by_id:
+        return by_id[name]
+    if name.isascii() and name.isdigit() and int(name) < len(problems):
+        return problems[int(name)]
+    if not problems:
+        raise ResdError(f"--problem {name}: split {split} of {environment} has no problems; see --split")
+    raise ResdError(
+        f"--problem {name}: split {split} of {environment} has {len(problems)} problems, {problems[0].id} to "
+        f"{problems[-1].id}; give one of their ids, or a place from 0 to {len(problems) - 1}"
+    )
