@@ -1,0 +1,84 @@
+"""Programs in replies: where one stands, and what one may not hold.
+
+The check of the syntax tree is a help for the writer, who is told in one sentence what is not allowed, and a
+second line of defence. What keeps a program from doing harm is the sandbox.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from resd.chat import strip_thinking
+
+ENTRY = "predict_position"
+MAX_CHARACTERS = 50_000
+MODULES = ("math", "__future__")
+TAGS = ("", "python", "python3", "py")
+# Programs with classes, and those that end in `if __name__ == "__main__"`, need these.
+_DUNDERS = ("__name__", "__init__")
+_READING = ("compile", "eval", "exec", "input", "open", "breakpoint")
+_LOOKING_UP = ("delattr", "getattr", "globals", "locals", "setattr", "vars")
+_NAMES = frozenset(_READING + _LOOKING_UP)
+_FRAMES = re.compile(r"(ag|cr|f|gi|tb)_(await|back|builtins|code|frame|globals|locals|next|origin|yieldfrom)")
+_BLOCK = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)```", re.MULTILINE | re.DOTALL)
+
+
+class ProgramError(Exception):
+    """Why a program is not run, in one sentence for its writer."""
+
+
+def extract_program(reply: str) -> str | None:
+    """The last fenced block of the answer that is tagged as Python or not at all; None without one."""
+    blocks = _BLOCK.findall(strip_thinking(reply))
+    return next((text for tag, text in reversed(blocks) if tag.strip().lower() in TAGS), None)
+
+
+def check_program(program: str) -> None:
+    """Raises ProgramError for a program that is too long, does not parse or uses what is not allowed."""
+    if len(program) > MAX_CHARACTERS:
+        raise ProgramError(
+            f"The program has {len(program)} characters; at most {MAX_CHARACTERS} are allowed."
+        )
+    try:
+        nodes = list(ast.walk(ast.parse(program)))
+    except SyntaxError as error:
+        where = "" if error.lineno is None else f" (line {error.lineno})"
+        raise ProgramError(f"The program is not valid Python{where}: {error.msg}.") from error
+    except ValueError as error:
+        raise ProgramError(f"The program is not valid Python: {error}.") from error
+    except (RecursionError, MemoryError) as error:
+        raise ProgramError("The program is nested too deeply to be read.") from error
+    for node in nodes:
+        if found := _forbidden(node):
+            line = getattr(node, "lineno", None)
+            raise ProgramError(f"The program was not run: {found} is not allowed (line {line}).")
+    if not any(_defines_entry(node) for node in nodes):
+        raise ProgramError(f"The program defines no function {ENTRY}.")
+
+
+def _forbidden(node: ast.AST) -> str | None:
+    match node:
+        case ast.Import(names=names):
+            return next((f"to import {name.name}" for name in names if name.name not in MODULES), None)
+        case ast.ImportFrom(module=module, level=level):
+            return f"to import from {module or '.'}" if level or module not in MODULES else None
+        case ast.Attribute(attr=name) if _is_dunder(name) or _FRAMES.fullmatch(name):
+            return f"the attribute {name:.40}"
+        case ast.Name(id=name) if _is_dunder(name) or name in _NAMES:
+            return f"the name {name:.40}"
+    return None
+
+
+def _is_dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__") and name not in _DUNDERS
+
+
+def _defines_entry(node: ast.AST) -> bool:
+    """A `def`, or a name that something is assigned to."""
+    match node:
+        case ast.FunctionDef(name=name):
+            return name == ENTRY
+        case ast.Name(id=name, ctx=ast.Store()):
+            return name == ENTRY
+    return False
