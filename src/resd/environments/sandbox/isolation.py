@@ -1,0 +1,49 @@
+"""What a host can offer, how much of it is asked for, and how little is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from resd.records import ResdError
+
+# For each level, what is tried in turn: the first that the host can do is used.
+LEVELS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "strongest": (("namespaces", "landlock", "seccomp"), ("landlock", "seccomp")),
+    "landlock": (("landlock", "seccomp"),),
+    "weak": ((),),
+}
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What is in use. `landlock`: the version of its interface, 0 without."""
+
+    namespaces: bool
+    landlock: int
+    seccomp: bool
+    uid: int
+
+    @property
+    def sufficient(self) -> bool:
+        """No network, no writes outside, and all processes end: by namespaces, or by the two others together."""
+        return self.namespaces or (self.landlock > 0 and self.seccomp)
+
+    def __str__(self) -> str:
+        parts = ["namespaces"] if self.namespaces else []
+        parts += [f"Landlock {self.landlock}"] if self.landlock else []
+        parts += ["seccomp"] if self.seccomp else []
+        return ", ".join([*(parts or ["limits only"]), f"uid {self.uid}"])
+
+
+def check_level(level: str) -> None:
+    if level not in LEVELS:
+        raise ResdError(f"sandbox: isolation {level!r} is not known; choose one of {', '.join(LEVELS)}")
+
+
+def refusal(reasons: list[str]) -> ResdError:
+    """The one sentence for a host that offers too little."""
+    return ResdError(
+        f"sandbox: this host cannot keep untrusted programs from its files and the network ({'; '.join(reasons)}); "
+        'allow unprivileged user namespaces, or Landlock and seccomp (Linux 5.13), or accept isolation="weak"'
+    )

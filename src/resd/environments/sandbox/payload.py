@@ -1,0 +1,89 @@
+"""Reading what came out of the sandbox. The bytes may be anything; nothing here recurses or runs away.
+
+Nesting and the length of numbers are bounded before the parser sees them, and the total by the limit on
+output, so that reading costs time and memory in proportion to that limit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from resd.environments.sandbox.launcher.harness import MAX_DEPTH, MAX_DIGITS, deeper_than
+
+_MAX_FLOAT = 500  # characters
+
+
+class PayloadError(ValueError):
+    """Bytes that the harness does not write."""
+
+
+@dataclass
+class Lines:
+    """The lines of one run. `complete`: the harness said that it was done; `memory`: that memory ran out."""
+
+    values: list[Any]
+    errors: list[str | None]
+    complete: bool = False
+    memory: bool = False
+
+
+def read_lines(data: bytes, most: int, cut: bool) -> tuple[Lines, bool]:
+    """The lines of a run of at most `most` calls, and whether all of them were well formed.
+
+    `cut`: the run was stopped, so that the last line may be half a line. What precedes a bad line is kept.
+    """
+    lines = Lines([], [])
+    *whole, rest = data.split(b"\n")
+    try:
+        for line in whole:
+            _read_line(line, lines, most)
+    except PayloadError:
+        return lines, False
+    return lines, cut or not rest
+
+
+def _read_line(line: bytes, lines: Lines, most: int) -> None:
+    if lines.complete or lines.memory:
+        raise PayloadError("something follows the last line")
+    if line == b"d":
+        lines.complete = True
+    elif line == b"m":
+        lines.memory = True
+    elif line[:1] in (b"v", b"e") and len(lines.values) < most:
+        value = parse_value(line[1:])
+        failed = line[:1] == b"e"
+        if failed and type(value) is not str:
+            raise PayloadError("an error that is not text")
+        lines.values.append(None if failed else value)
+        lines.errors.append(value if failed else None)
+    else:
+        raise PayloadError("a line of no known kind, or one too many")
+
+
+def parse_value(text: bytes) -> Any:
+    """One JSON value: exact built-in types, NaN and infinities included. Raises PayloadError."""
+    if deeper_than(text, MAX_DEPTH):
+        raise PayloadError("nested too deeply")
+    try:
+        value = json.loads(text.decode(), parse_int=_integer, parse_float=_float)
+        if b"\\u" in text:
+            json.dumps(
+                value, ensure_ascii=False
+            ).encode()  # lone surrogates would fail wherever it is written
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(str(error)) from error
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS + 1:
+        raise PayloadError("an integer of too many digits")
+    return int(digits)
+
+
+def _float(text: str) -> float:
+    if len(text) > _MAX_FLOAT:
+        raise PayloadError("a number of too many digits")
+    return float(text)
