@@ -194,6 +194,9 @@ def two_updates(case: Case, ranks: Ranks = ALONE) -> dict[str, Any]:
             if case.broken and seed == 1:
                 batch = [replace(one, weight=float("inf")) for one in batch]
             metrics.append(learner.update(batch, OBJECTIVES[case.objective]))
+        pairs = [(one.teacher_prompt_ids, one.response_ids) for one in batch]
+        scores = learner.score([(prompt, reply) for prompt, reply in pairs if prompt and reply])
+        metrics.append({f"score/{i}": value for i, value in enumerate(scores)})
     weights = {name: tensor.detach().clone() for name, tensor in learner.weights()}
     saved = {"model": learner.model_state(), "learner": learner.state_dict()}
     counts = {"version": learner.version, "held": held(learner), "prefixed": prefixes.call_count}

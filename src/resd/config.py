@@ -74,6 +74,12 @@ class ContextConfig(Section):
     concise_method: Literal["reset", "prioritized", "staleness"] = "staleness"
     concise_frequency: int | None = Field(4, ge=1)  # F, in context updates
     concise_after_curation: bool = True
+    # How entries earn their place: by the reflector's tags alone, or by what they do to the teacher's
+    # predictions (`context/credit.py`), tags being what counts until that is known.
+    credit: Literal["votes", "measured"] = "votes"
+    credit_budget: int = Field(32, ge=1)  # measurements per playbook and update
+    probation: Literal["shown", "withheld"] = "shown"  # whether the teacher sees entries not yet proven
+    over_budget: Literal["oldest", "least_relevant"] = "oldest"  # entries that a full prompt does without
     tag_successes: bool = True  # [tag_correct_samples]
     one_curation_per_problem: bool = True  # [deduplicate_rollouts]
     use_solution_buffer: bool = True
@@ -260,6 +266,8 @@ class RunConfig(Section):
                 f"context.author teacher needs teacher.kind ema or frozen: a teacher of kind "
                 f"{self.teacher.kind} scores with the student's weights"
             )
+        if self.context.probation == "withheld" and self.context.credit == "votes":
+            raise ValueError("context.probation withheld needs context.credit measured: no vote ends it")
         if self.context.author == "teacher" and self.generation.engine == "vllm":
             raise ValueError(
                 "context.author teacher would need a second vLLM engine on the same GPU: set "

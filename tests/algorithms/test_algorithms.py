@@ -41,7 +41,7 @@ def composer(**switches: Any) -> TeacherPromptComposer:
 def resd(distill_successes: bool = True, **switches: Any) -> RESD:
     playbook = Playbook()
     playbook.add("others", "Mind the start.")
-    return RESD(composer(**switches), lambda problem: playbook, DistillationConfig(), distill_successes)
+    return RESD(composer(**switches), lambda problem: playbook.entries, DistillationConfig(), distill_successes)
 
 
 def srpo(distillation: DistillationConfig | None = None, **switches: Any) -> SRPO:
@@ -120,7 +120,7 @@ def test_rebalancing_is_resds_own_and_over_the_whole_batch(
     objective = DistillationConfig(rebalance=rebalance)
     attempts = [attempt("a", 0, True), *(attempt("b", i, False) for i in range(3))]
     for algorithm, expected in (
-        (RESD(composer(), lambda problem: Playbook(), objective), resd_weights),
+        (RESD(composer(), lambda problem: (), objective), resd_weights),
         (SDPO(composer(), objective, 0), sdpo_weights),
     ):
         examples = algorithm.examples(attempts, [None] * 4)
@@ -223,7 +223,7 @@ DISTILLATION, POLICY = DistillationConfig(alpha=0.5), PolicyConfig(clip_low=0.1)
 @pytest.mark.parametrize(
     ("algorithm", "objective"),
     [
-        (RESD(composer(), lambda problem: Playbook(), DISTILLATION), Objective(distillation=DISTILLATION)),
+        (RESD(composer(), lambda problem: (), DISTILLATION), Objective(distillation=DISTILLATION)),
         (SDPO(composer(), DISTILLATION, 0), Objective(distillation=DISTILLATION)),
         (GRPO(POLICY), Objective(policy=POLICY)),
         (

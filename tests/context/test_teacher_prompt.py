@@ -25,7 +25,7 @@ def playbook():
 
 def compose(wording="compact", **switches):
     return composer(wording, **switches).compose(
-        PROBLEM, playbook=playbook(), trial="<think>hm</think>```\nprogram\n```", feedback="wrong",
+        PROBLEM, entries=playbook().entries, trial="<think>hm</think>```\nprogram\n```", feedback="wrong",
         reflection=REFLECTION, solution="<think>ah</think>right",
     )  # fmt: skip
 
@@ -56,7 +56,7 @@ def test_feedback_beside_a_solution():
 
 def test_nothing_to_show_is_no_prompt():
     assert composer().compose(PROBLEM) is None
-    assert composer().compose(PROBLEM, playbook=Playbook(), trial="<think></think>") is None
+    assert composer().compose(PROBLEM, entries=(), trial="<think></think>") is None
     silent = parse_reflection('{"error": "", "fix": "", "lessons": []}', ())
     assert composer().compose(PROBLEM, reflection=silent) is None
     assert composer(max_prompt_tokens=16).compose(PROBLEM, trial="x" * 100) is None
@@ -64,7 +64,7 @@ def test_nothing_to_show_is_no_prompt():
 
 def test_what_was_cut_is_named():
     prompt = composer(max_prompt_tokens=150).compose(
-        PROBLEM, playbook=playbook(), trial="x" * 300, feedback="wrong"
+        PROBLEM, entries=playbook().entries, trial="x" * 300, feedback="wrong"
     )
     assert prompt.dropped == ("playbook", "trial")
     assert len(prompt.ids) <= 150

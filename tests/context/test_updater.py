@@ -345,7 +345,7 @@ def test_the_student_sees_a_snapshot_of_the_playbook_every_so_many_updates():
     after_four = after_two.replace("\nTask:", "\n[err-00003] lesson of r\n[err-00004] lesson of s\nTask:")
     assert seen == [PLAIN, PLAIN, after_two, after_two, after_four]
     composer = TeacherPromptComposer(context.config, context.style, CharTokenizer(), thinking=True)
-    prompt = composer.compose(attempt("p").problem, playbook=context.playbook_for("p"))
+    prompt = composer.compose(attempt("p").problem, entries=context.taught("p"))
     assert prompt.ids == context.rollout_prompt(attempt("p").problem), "as the teacher is shown it"
     reflectors = [wave[0] for wave in context.engine.waves if wave[0].id.startswith("reflect")]
     assert "Task:\nquestion s\nAttempt:" in CharTokenizer().decode(reflectors[-1].prompt_ids)
@@ -398,3 +398,54 @@ def test_snapshots_are_resumed(mode):
 def test_a_state_of_another_wording_is_refused():
     with pytest.raises(ResdError, match="not those that the run began with"):
         updater(wording="full").load_state_dict(updater().state_dict())
+
+
+def healing(score, **config):
+    engine = ScriptedEngine(reflect=new_lesson, tag=no_tags, curate=lambda *_: curation_json("wrong lesson"))
+    settings = ContextConfig(style="compact", sequential_below=0, credit="measured", **config)
+    return ContextUpdater(settings, style("compact"), engine, CharTokenizer(), 7, True, score)
+
+
+def obeys(pairs):
+    """Told the wrong lesson, it finds a good response less likely; told the true one, more."""
+
+    def logprob(prompt, reply):
+        leaning = 2.0 * ("true lesson" in prompt) - 2.0 * ("wrong lesson" in prompt)
+        return -5.0 + leaning * (reply == "good")
+
+    return [logprob("".join(map(chr, prompt)), "".join(map(chr, reply))) for prompt, reply in pairs]
+
+
+def test_a_wrong_lesson_is_refuted_and_does_not_come_back():
+    context = healing(obeys)
+    seed_playbook(context, "wrong lesson", "true lesson")
+    context.update([attempt(name, text="bad") for name in "pqrst"], step=1)
+    update = context.update([attempt(name, solved=True, text="good") for name in "pqrst"], step=2)
+    assert contents(context) == ["true lesson"]
+    assert update.metrics["playbook/refuted"] == update.metrics["playbook/proven"] == 1
+    assert update.metrics["context/credits"] == 8
+    update = context.update([attempt("p", text="bad")], step=3)
+    assert contents(context) == ["true lesson"], "the curator has written it again"
+    assert update.metrics["playbook/refused"] == 1
+
+
+def test_on_probation_the_teacher_is_shown_only_what_is_proven():
+    context = healing(obeys, probation="withheld")
+    seed_playbook(context, "true lesson")
+    update = context.update([attempt(name, text="bad") for name in "pqrst"], step=1)
+    assert context.taught("p") == ()
+    assert update.playbooks["p"] == ""
+    update = context.update([attempt(name, solved=True, text="good") for name in "pqrst"], step=2)
+    assert [entry.content for entry in context.taught("p")] == ["true lesson"]
+    assert "true lesson" in update.playbooks["p"]
+
+
+def test_what_was_failed_is_part_of_the_state():
+    first, second = healing(obeys), healing(obeys)
+    for context in (first, second):
+        seed_playbook(context, "wrong lesson")
+    first.update([attempt(name, text="bad") for name in "pqrst"], step=1)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    solved = [attempt(name, solved=True, text="good") for name in "pqrst"]
+    assert second.update(solved, step=2).metrics == first.update(solved, step=2).metrics
+    assert second.state_dict() == first.state_dict()

@@ -126,7 +126,7 @@ def test_teacher_prompts_are_those_of_the_composer() -> None:
         parts, tried = sections(document.prompt), attempt(document)
         prompt = composer.compose(
             tried.problem,
-            playbook=playbook(document),
+            entries=playbook(document).entries,
             trial=parts["trial"],
             feedback=parts["feedback"],
             reflection=reflection(document),

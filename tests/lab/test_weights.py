@@ -103,7 +103,7 @@ def solved_greedily(decoder: Decoder, prompts: list[tuple[int, ...]]) -> int:
 
 def taught(tokenizer: Any, problem: Problem, seed: int) -> tuple[int, ...]:
     composer = TeacherPromptComposer(CONTEXT, COMPACT, tokenizer, thinking=False)
-    prompt = composer.compose(problem, playbook=full_playbook(Random(seed)))
+    prompt = composer.compose(problem, entries=full_playbook(Random(seed)).entries)
     assert prompt is not None
     return prompt.ids
 

@@ -29,7 +29,7 @@ def test_several_processes_equal_one(ranks: list[Any], name: str) -> None:
 
 
 def test_the_cases_learn(ranks: list[Any]) -> None:
-    skipped = {name: [m["actor/skipped"] for m in made["metrics"]] for name, made in ranks[0].items()}
+    skipped = {name: [m["actor/skipped"] for m in made["metrics"][:2]] for name, made in ranks[0].items()}
     assert skipped.pop("nothing to learn from") == [1, 1]
     assert skipped.pop("not finite") == skipped.pop("adapters, not finite") == [0, 1]
     assert set(map(tuple, skipped.values())) == {(0, 0)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from resd.algorithms.base import sample_weights, training_examples
 from resd.config import DistillationConfig
-from resd.context.playbook import Playbook
+from resd.context.entries import Entry
 from resd.context.teacher_prompt import TeacherPrompt, TeacherPromptComposer
 from resd.context.updater import ContextUpdate
 from resd.objectives.objective import Objective
@@ -19,11 +19,11 @@ from resd.records import Attempt, TrainingExample
 class RESD:
     """Distils failures, and successes against their own text unless `distill_successes` is off.
 
-    `playbook_for` gives the playbook that serves a problem id, as this step's curation left it.
+    `taught` gives the playbook entries for a problem id, as this step's curation left them.
     """
 
     composer: TeacherPromptComposer
-    playbook_for: Callable[[str], Playbook]
+    taught: Callable[[str], Sequence[Entry]]
     distillation: DistillationConfig
     distill_successes: bool = True
 
@@ -50,7 +50,7 @@ class RESD:
         """The solution is a peer's of this step, or one kept from an earlier step, or none."""
         return self.composer.compose(
             attempt.problem,
-            playbook=self.playbook_for(attempt.problem.id),
+            entries=self.taught(attempt.problem.id),
             trial=attempt.response.text,
             feedback=attempt.verdict.feedback,
             reflection=context.reflections.get(attempt.key),
@@ -62,6 +62,6 @@ class RESD:
             return None
         return self.composer.compose(
             attempt.problem,
-            playbook=self.playbook_for(attempt.problem.id),
+            entries=self.taught(attempt.problem.id),
             solution=attempt.response.text,
         )

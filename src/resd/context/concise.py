@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from resd.context.credit import standing
 from resd.context.entries import Entry
 from resd.context.seeding import derive_seed
 from resd.records import ResdError
@@ -29,7 +30,8 @@ def removals(
     `reset` removes all. The others remove what did no more good than harm and what stayed unused, then,
     when more than `budget` entries are left, an excess: `prioritized` a random one, of proven entries first
     (the young have not had their chance yet); `staleness` those unused for longest, ties at random.
-    Randomness depends on `update_count` alone. Raises ResdError for an unknown method.
+    What measured credit has decided goes before votes: a proven entry stays, unless there is an excess of
+    those. Randomness depends on `update_count` alone. Raises ResdError for an unknown method.
     """
     if method not in get_args(Method):
         raise ResdError(f"concise: {method!r} is no method; choose one of {', '.join(get_args(Method))}")
@@ -43,6 +45,8 @@ def removals(
 
 
 def _survives(entry: Entry, update_count: int) -> bool:
+    if standing(entry) == "proven":
+        return True
     young = update_count - entry.last_used < PROTECTED_UPDATES
     return young if entry.unused else not entry.outweighed
 
@@ -51,5 +55,5 @@ def _expendable_first(survivors: list[Entry], method: Method, update_count: int)
     shuffled = list(survivors)
     random.Random(derive_seed("concise", update_count)).shuffle(shuffled)
     if method == "prioritized":
-        return sorted(shuffled, key=lambda entry: entry.unused)
-    return sorted(shuffled, key=lambda entry: entry.last_used)
+        return sorted(shuffled, key=lambda entry: (standing(entry) == "proven", entry.unused))
+    return sorted(shuffled, key=lambda entry: (standing(entry) == "proven", entry.last_used))

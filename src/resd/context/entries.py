@@ -48,6 +48,10 @@ class Entry:
     harmful: int = 0
     created: int = 0
     last_used: int = 0
+    # What `credit.py` has measured: how often, the sum in nats, and the sum of squares.
+    measured: int = 0
+    credit: float = 0.0
+    credit_squares: float = 0.0
 
     @property
     def unused(self) -> bool:

@@ -9,11 +9,13 @@ from functools import cached_property, partial
 from typing import Any
 
 from resd.chat import encode_prompt, opens_thinking, reopen_thinking, split_thinking, with_question
+from resd.config import ContextConfig
 from resd.context.entries import Entry, render_entries
 from resd.context.prompts.base import PromptStyle, Role, SectionName, assemble
+from resd.context.retrieval import least_relevant_first
 from resd.records import Message
 
-# What gives way, and in this order: the oldest playbook entries, then the middle of each of these texts. The
+# What gives way, and in this order: playbook entries, then the middle of each of these texts. The
 # instruction, the question and the assistant's header never do.
 CUT_ORDER: tuple[SectionName, ...] = ("playbook", "trial", "feedback", "solution", "reflection")
 CUT_MARK = "\n[...]\n"
@@ -38,8 +40,8 @@ class _Draft:
     sections: Mapping[SectionName, str]
     entries: tuple[Entry, ...]
 
-    def without_oldest(self, count: int) -> _Draft:
-        return replace(self, entries=self.entries[count:])
+    def without(self, dropped: Sequence[Entry]) -> _Draft:
+        return replace(self, entries=tuple(entry for entry in self.entries if entry not in dropped))
 
     def with_text(self, name: SectionName, text: str) -> _Draft:
         return replace(self, sections={**self.sections, name: text})
@@ -56,6 +58,14 @@ class PromptBuilder:
     tokenizer: Any
     thinking: bool
     max_tokens: int
+    by_relevance: bool = False  # which entries go first: those that matter least, or the oldest
+
+    @classmethod
+    def configured(
+        cls, config: ContextConfig, style: PromptStyle, tokenizer: Any, thinking: bool
+    ) -> PromptBuilder:
+        by_relevance = config.over_budget == "least_relevant"
+        return cls(style, tokenizer, thinking, config.max_prompt_tokens, by_relevance)
 
     def build(
         self,
@@ -117,13 +127,16 @@ class PromptBuilder:
         return {**draft.sections, "playbook": text}
 
     def _drop_entries(self, draft: _Draft, encode: Encode) -> _Draft:
-        """Without as many of the oldest entries as it takes; without any if that is not enough."""
+        """Without as many entries as it takes; without any if that is not enough."""
+        order: Sequence[Entry] = draft.entries
+        if self.by_relevance:
+            order = least_relevant_first(order, "\n".join(draft.sections.values()))
 
         def fits(count: int) -> bool:
-            return len(encode(draft.without_oldest(count))) <= self.max_tokens
+            return len(encode(draft.without(order[:count]))) <= self.max_tokens
 
-        count = bisect_left(range(1, len(draft.entries)), True, key=fits) + 1
-        return draft.without_oldest(count)
+        count = bisect_left(range(1, len(order)), True, key=fits) + 1
+        return draft.without(order[:count])
 
     def _cut_middle(self, draft: _Draft, name: SectionName, encode: Encode) -> _Draft:
         """Without the tokens in the middle of `name` that are too many, and a few more for the mark."""

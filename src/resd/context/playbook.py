@@ -6,12 +6,13 @@ on both (re-ordering alone took prototype runs from .9 to .2 success).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from resd.context import concise, journal
+from resd.context.credit import standing
 from resd.context.entries import (
     SECTION_KEYS,
     TAGS,
@@ -28,6 +29,8 @@ from resd.records import ResdError
 
 __all__ = ["Entry", "Playbook", "load_playbooks"]
 
+REFUTED = "refuted"  # how an entry was removed that is not to come back
+
 
 class Playbook:
     """Entries by id. Every change goes through `_commit`, so that replaying the journal gives equal state."""
@@ -37,6 +40,7 @@ class Playbook:
         self.update_count = 0
         self.merged = 0
         self._entries: dict[str, Entry] = {}
+        self._refuted: set[str] = set()  # dedup keys
         self._ids: dict[str, str] = {}  # dedup key -> id
         self._changes: list[Change] = []
 
@@ -91,6 +95,21 @@ class Playbook:
             self._commit({"op": "tag", "id": entry_id, "tag": tag})
         return True
 
+    def credit(self, entry_id: str, values: Sequence[float]) -> None:
+        """Book measured credit, in nats. Raises KeyError for an unknown id."""
+        self._commit({"op": "credit", "id": entry_id, "values": list(values)})
+
+    def refute(self) -> tuple[str, ...]:
+        """Remove entries whose credit is decisively negative, for good; returns the removed ids."""
+        removed = tuple(entry.id for entry in self.entries if standing(entry) == "refuted")
+        if removed:
+            self._commit({"op": "remove", "ids": list(removed), "method": REFUTED})
+        return removed
+
+    def was_refuted(self, content: str) -> bool:
+        """Whether a lesson that says this verbatim was removed for its credit."""
+        return dedup_key(content) in self._refuted
+
     def concise(self, method: concise.Method, budget: int | None) -> tuple[str, ...]:
         """Remove what `concise.removals` chooses; returns the removed ids."""
         removed = concise.removals(self.entries, method, self.update_count, budget)
@@ -115,6 +134,7 @@ class Playbook:
             "next_number": self.next_number,
             "update_count": self.update_count,
             "merged": self.merged,
+            "refuted": sorted(self._refuted),
             "entries": [asdict(entry) for entry in self.entries],
         }
 
@@ -140,6 +160,7 @@ class Playbook:
             "add": self._apply_add,
             "merge": self._apply_merge,
             "tag": self._apply_tag,
+            "credit": self._apply_credit,
             "remove": self._apply_remove,
             "advance": self._apply_advance,
             "state": self._apply_state,
@@ -172,19 +193,33 @@ class Playbook:
             last_used=self.update_count,
         )
 
+    def _apply_credit(self, change: Change) -> None:
+        entry, values = self._entries[change["id"]], [float(value) for value in change["values"]]
+        self._entries[entry.id] = replace(
+            entry,
+            measured=entry.measured + len(values),
+            credit=entry.credit + sum(values),
+            credit_squares=entry.credit_squares + sum(value * value for value in values),
+        )
+
     def _apply_remove(self, change: Change) -> None:
         for entry_id in change["ids"]:
-            self._ids.pop(dedup_key(self._entries.pop(entry_id).content), None)
+            key = dedup_key(self._entries.pop(entry_id).content)
+            self._ids.pop(key, None)
+            if change.get("method") == REFUTED:
+                self._refuted.add(key)
 
     def _apply_advance(self, change: Change) -> None:
         self.update_count += 1
 
     def _apply_state(self, change: Change) -> None:
         entries = [
-            Entry(**{field.name: entry[field.name] for field in fields(Entry)}) for entry in change["entries"]
+            Entry(**{field.name: entry[field.name] for field in fields(Entry) if field.name in entry})
+            for entry in change["entries"]
         ]
         self.next_number, self.update_count = int(change["next_number"]), int(change["update_count"])
         self.merged = int(change["merged"])
+        self._refuted = set(change.get("refuted", ()))
         self._entries, self._ids = {}, {}
         for entry in entries:
             self._keep(entry)

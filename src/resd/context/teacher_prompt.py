@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from resd.config import ContextConfig
+from resd.context.entries import Entry
 from resd.context.fitting import PromptBuilder
-from resd.context.playbook import Playbook
 from resd.context.prompts.base import PromptStyle, SectionName
 from resd.context.reflection import Reflection, render_reflection
 from resd.records import Problem
@@ -38,7 +38,7 @@ class TeacherPromptComposer:
         self,
         problem: Problem,
         *,
-        playbook: Playbook | None = None,
+        entries: Sequence[Entry] = (),
         trial: str = "",
         feedback: str = "",
         reflection: Reflection | None = None,
@@ -46,11 +46,11 @@ class TeacherPromptComposer:
     ) -> TeacherPrompt | None:
         """The prompt, or None when it would be no more than the question.
 
-        `trial` and `solution` are response texts as generated, thinking and all.
+        `entries` are of the playbook; `trial` and `solution` are texts as generated, thinking and all.
         """
         sections = self._sections(problem, trial, feedback, reflection, solution)
-        entries = playbook.entries if playbook is not None and self.config.use_playbook else ()
-        prompt = self._builder.build("solve", sections, entries, problem.messages)
+        shown = entries if self.config.use_playbook else ()
+        prompt = self._builder.build("solve", sections, shown, problem.messages)
         if set(prompt.shown) <= {"problem"}:
             return None
         return TeacherPrompt(prompt.ids, prompt.text, prompt.shown, prompt.cut)
@@ -77,4 +77,4 @@ class TeacherPromptComposer:
 
     @cached_property
     def _builder(self) -> PromptBuilder:
-        return PromptBuilder(self.style, self.tokenizer, self.thinking, self.config.max_prompt_tokens)
+        return PromptBuilder.configured(self.config, self.style, self.tokenizer, self.thinking)

@@ -10,8 +10,9 @@ from typing import Any
 from resd.chat import encode_prompt
 from resd.config import ContextConfig
 from resd.context.concise import frequency_triggers
+from resd.context.credit import CreditMeter, Score, standing
 from resd.context.curation import parse_curation
-from resd.context.entries import Entry
+from resd.context.entries import Entry, render_entries
 from resd.context.fitting import PromptBuilder
 from resd.context.journal import Change
 from resd.context.playbook import Playbook
@@ -26,6 +27,9 @@ from resd.records import Attempt, Problem, ResdError
 # Always reported, also when zero.
 _COUNTS = (
     "playbook/removed",
+    "playbook/refuted",
+    "playbook/refused",
+    "context/credits",
     "context/reflections",
     "context/reflections_rejected",
     "context/lessons_rejected",
@@ -82,19 +86,31 @@ class ContextUpdater:
         tokenizer: Any,
         seed: int,
         thinking: bool,
+        score: Score | None = None,
     ) -> None:
         self.config = config
         self.style = style
         self.engine = engine
         self.seed = seed
         self.solutions = SolutionBuffer()
-        self._builder = PromptBuilder(style, tokenizer, thinking, config.max_prompt_tokens)
+        self._builder = PromptBuilder.configured(config, style, tokenizer, thinking)
+        self._meter: CreditMeter | None = None
+        if config.credit == "measured":
+            assert score is not None, "measured credit needs the teacher's scores"
+            self._meter = CreditMeter(self._builder, score, config.credit_budget, seed)
         self._playbooks: dict[str, Playbook] = {}
         self._snapshots: dict[str, tuple[Entry, ...]] = {}  # what the student is shown
 
     def playbook_for(self, problem_id: str) -> Playbook:
         """The playbook that serves this problem; empty at first."""
         return self._playbooks.setdefault(self._name(problem_id), Playbook())
+
+    def taught(self, problem_id: str) -> tuple[Entry, ...]:
+        """The entries that the teacher of this problem is shown."""
+        entries = self.playbook_for(problem_id).entries
+        if self.config.probation == "shown":
+            return entries
+        return tuple(entry for entry in entries if standing(entry) == "proven")
 
     def rollout_prompt(self, problem: Problem) -> tuple[int, ...]:
         """What a training rollout is asked: the question, behind the snapshot of its playbook if it has one.
@@ -117,6 +133,7 @@ class ContextUpdater:
         for playbook in run.playbooks:
             due = frequency_triggers(playbook.update_count, self.config.concise_frequency)
             self._concise(run, playbook, due=due)
+        self._measure(run)
         self._reflect_and_tag(run)
         self._curate(run)
         for playbook in run.playbooks:
@@ -141,6 +158,7 @@ class ContextUpdater:
             "playbooks": {name: playbook.state() for name, playbook in self._playbooks.items()},
             "snapshots": {name: list(map(asdict, entries)) for name, entries in self._snapshots.items()},
             "solutions": self.solutions.state_dict(),
+            "failures": self._meter.state_dict() if self._meter else {},
             "prompts": self.style.fingerprint(),
         }
 
@@ -158,6 +176,8 @@ class ContextUpdater:
         }
         self._playbooks = {name: Playbook.from_state(saved) for name, saved in state["playbooks"].items()}
         self.solutions.load_state_dict(state["solutions"])
+        if self._meter:
+            self._meter.load_state_dict(state.get("failures", {}))
 
     def _name(self, problem_id: str) -> str:
         return problem_id if self.config.mode == "per_example" else ""
@@ -177,6 +197,18 @@ class ContextUpdater:
         if due or (over and allowed):
             removed = playbook.concise(self.config.concise_method, limit if over else None)
             run.counts["playbook/removed"] += len(removed)
+
+    def _measure(self, run: _Step) -> None:
+        """Hold entries against what this step solved, and give up those that are refuted."""
+        if self._meter is None:
+            return
+        contrasts = self._meter.contrasts(run.attempts, run.number)
+        for playbook in run.playbooks:
+            own = [c for c in contrasts if self.playbook_for(c.problem.id) is playbook]
+            for entry_id, values in self._meter.measure(own, playbook.entries).items():
+                playbook.credit(entry_id, values)
+                run.counts["context/credits"] += len(values)
+            run.counts["playbook/refuted"] += len(playbook.refute())
 
     def _reflect_and_tag(self, run: _Step) -> None:
         """One wave, all of it against the playbook as it is; then the tags, in the order of the attempts."""
@@ -233,8 +265,12 @@ class ContextUpdater:
         run.counts["context/curations"] += 1
         run.counts["context/curations_rejected"] += not curation.parsed
         run.counts["context/operations_rejected"] += curation.rejected
+        playbook = self._playbook_of(ask.attempt)
         for addition in curation.additions:
-            self._playbook_of(ask.attempt).add(addition.section, addition.content)
+            if playbook.was_refuted(addition.content):
+                run.counts["playbook/refused"] += 1
+            else:
+                playbook.add(addition.section, addition.content)
 
     def _generate(self, run: _Step, asks: Sequence[Ask]) -> list[tuple[Ask, str]]:
         """Ask all at once; each ask with the reply that follows its thinking."""
@@ -265,8 +301,8 @@ class ContextUpdater:
         buffer = self.solutions if self.config.use_solution_buffer else None
         style = self.style
         texts = {
-            attempt.problem.id: self._playbook_of(attempt).render(
-                counts=style.entry_counts, headers=style.section_headers
+            attempt.problem.id: render_entries(
+                self.taught(attempt.problem.id), counts=style.entry_counts, headers=style.section_headers
             )
             for attempt in run.attempts
         }
@@ -275,11 +311,13 @@ class ContextUpdater:
 
     def _metrics(self, counts: Counter[str]) -> dict[str, float]:
         stats = [playbook.statistics() for playbook in self._playbooks.values()]
+        entries = [entry for playbook in self._playbooks.values() for entry in playbook.entries]
         metrics = {
             "playbook/num_playbooks": float(len(stats)),
             "playbook/total_bullets": float(sum(s.total for s in stats)),
             "playbook/high_performing": float(sum(s.high_performing for s in stats)),
             "playbook/problematic": float(sum(s.problematic for s in stats)),
             "playbook/unused": float(sum(s.unused for s in stats)),
+            "playbook/proven": float(sum(standing(entry) == "proven" for entry in entries)),
         }
         return metrics | {name: float(counts[name]) for name in dict.fromkeys((*_COUNTS, *counts))}

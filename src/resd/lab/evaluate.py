@@ -166,7 +166,7 @@ def _teacher(
 ) -> TeacherPrompt:
     prompt = bench.composer.compose(
         attempt.problem,
-        playbook=playbook,
+        entries=playbook.entries if playbook else (),
         trial=attempt.response.text if trial else "",
         feedback=attempt.verdict.feedback if trial else "",
         reflection=reflection,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resd.config import RunConfig, SRPOConfig
+from resd.config import DistillationConfig, RunConfig, SRPOConfig
 from resd.generation.forward import has_windows
 from resd.generation.merging import adapted_layers
 from resd.learner.attention import packing
@@ -24,7 +24,7 @@ from resd.learner.scoring import Distillation, PolicyGradient
 from resd.learner.student import Score, Student
 from resd.learner.teacher import Teacher
 from resd.learner.totals import Metrics, Totals, step_metrics, teacher_metrics
-from resd.learner.works import Route, Work, make_works, route, weighted
+from resd.learner.works import Route, Work, make_works, prompted, route, weighted
 from resd.objectives.chunked import Projection, Stats
 from resd.objectives.losses import token_statistics
 from resd.objectives.objective import Objective
@@ -32,6 +32,7 @@ from resd.objectives.weighting import entropy_weights
 from resd.records import TrainingExample
 
 State = dict[str, Any]
+Tokens = tuple[int, ...]
 
 # Parameters from which on what a forward keeps is a matter of gigabytes.
 LARGE = 200_000_000
@@ -93,6 +94,24 @@ class Learner:
         trained = [index for one in routes for index in one.indices]
         metrics = totals.metrics() | step_metrics(result, len(trained), len(examples))
         return metrics | teacher_metrics(examples, routes, totals, objective)
+
+    @torch.no_grad()
+    def score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
+        """Log-probabilities of whole responses by the teacher, in nats, for `(prompt, response)` tokens.
+
+        At the rollouts' temperature. No response may be empty.
+        """
+        examples = [prompted(prompt, response) for prompt, response in pairs]
+        everything = Route(list(range(len(examples))), with_teacher=True, distilled=True)
+        sums = torch.zeros(len(examples), dtype=torch.float64, device=self.device)
+        with self._forwards():
+            for work in self._works(examples, everything, Objective(distillation=DistillationConfig())):
+                with autocast(self.device, self.compute_dtype):
+                    teacher = self._teach(work)
+                stats = token_statistics(teacher, work.tokens, compute_dtype=self._rounded)
+                if not work.idle:
+                    sums.index_add_(0, work.batch.student.example, stats["logprob"].double())
+        return [float(value) for value in self.ranks.total(sums)]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The student's parameters by name, whole, one at a time: those of its adapters, if it has any."""

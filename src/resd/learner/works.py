@@ -111,6 +111,12 @@ def weighted(work: Work, factors: Tensor) -> Work:
     return replace(work, tokens=replace(work.tokens, weights=work.tokens.weights * factors))
 
 
+def prompted(prompt: Sequence[int], response: Sequence[int]) -> TrainingExample:
+    """A response for the teacher alone; the student's side is as short as can be."""
+    unknown = (0.0,) * len(response)
+    return TrainingExample(tuple(prompt[:1]), tuple(response), unknown, teacher_prompt_ids=tuple(prompt))
+
+
 def _length(example: TrainingExample, one: Route) -> int:
     """Tokens that are forwarded, by student and teacher."""
     taught = len(example.teacher_prompt_ids or ()) + len(example.response_ids) if one.with_teacher else 0

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resd.config import RunConfig, TeacherConfig
 from resd.generation.engine import GenerationEngine
-from resd.learner.learner import Learner, State
+from resd.learner.learner import Learner, State, Tokens
 from resd.learner.model import load_student, resolve_device
 from resd.learner.parallel import Ranks, deal, take_device
 from resd.learner.teacher import make_teacher
@@ -62,6 +62,10 @@ class Leader:
     def update(self, examples: Sequence[TrainingExample], objective: Objective) -> Metrics:
         metrics: Metrics = self._everywhere("update", examples, objective)
         return metrics
+
+    def score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
+        scores: list[float] = self._everywhere("score", pairs)
+        return scores
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """To be read to the end: each tensor takes all ranks, whose engines get it too."""

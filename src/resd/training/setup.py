@@ -18,6 +18,7 @@ from resd.algorithms.srpo import SRPO
 from resd.chat import THINK_CLOSE
 from resd.config import RunConfig
 from resd.context import prompts
+from resd.context.credit import Score
 from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.context.updater import ContextUpdater
 from resd.generation.decoder import Decoder, as_dtype, preferred_dtype
@@ -73,7 +74,7 @@ def build(
     engine = _spread(make_engine(model, tokenizer, config), "weights", ranks)
     written = make_author(teacher, tokenizer, config)
     author = _spread(written, "teacher_weights", ranks) if written else None
-    context = make_context(fit_prompts(config, model), author or engine, tokenizer)
+    context = make_context(fit_prompts(config, model), author or engine, tokenizer, learner.score)
     if context and state.context:
         context.load_state_dict(state.context)
     open_folder(folder, config)
@@ -196,12 +197,15 @@ def longest_sequence(config: RunConfig, model: Any) -> int:
     return int(text_config(model).max_position_embeddings)
 
 
-def make_context(config: RunConfig, engine: GenerationEngine, tokenizer: Any) -> ContextUpdater | None:
+def make_context(
+    config: RunConfig, engine: GenerationEngine, tokenizer: Any, score: Score
+) -> ContextUpdater | None:
     """The context engine, for the one algorithm that has it."""
     if config.algorithm != "resd":
         return None
     style = prompts.configured(config.context)
-    return ContextUpdater(config.context, style, engine, tokenizer, config.seed, config.rollout.thinking)
+    thinking = config.rollout.thinking
+    return ContextUpdater(config.context, style, engine, tokenizer, config.seed, thinking, score)
 
 
 def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | None) -> Algorithm:
@@ -219,7 +223,7 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
         case "rlsd":
             return RLSD(composer, policy, config.rlsd, config.seed)
     assert context is not None, "RESD needs the context engine"
-    return RESD(composer, context.playbook_for, distillation, distill_successes=chosen is not False)
+    return RESD(composer, context.taught, distillation, distill_successes=chosen is not False)
 
 
 def _spread(engine: GenerationEngine, whose: Whose, ranks: Ranks) -> GenerationEngine:

@@ -1,0 +1,118 @@
+"""Credit: what a lesson is worth, measured by the teacher's predictions instead of counted from votes.
+
+A problem that is failed and then solved while its batch is in use gives a contrast: two responses to one
+question, of which one is right. By a contrast, the credit of an entry is how much more the teacher prefers
+the solved response once its prompt shows that entry alone, in nats:
+
+    log p(solved | x, entry) / p(failed | x, entry) - log p(solved | x) / p(failed | x)
+
+What any text in front of a question does to both responses cancels. A true lesson makes what the failure did
+wrong less likely, a wrong one more; a lesson on something else says nothing. The reflector's tags, which the
+paper prunes by (arXiv 2605.12741, appendix D), are opinions about the same thing: they come sooner, and they
+come from the model that may have written the lesson.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Literal
+
+from resd.chat import encode_prompt
+from resd.context.entries import Entry
+from resd.context.fitting import PromptBuilder
+from resd.context.seeding import derive_seed
+from resd.records import Attempt, Problem
+
+Tokens = tuple[int, ...]
+# For each (prompt, response), the log-probability of the whole response by the teacher, in nats.
+Score = Callable[[Sequence[tuple[Tokens, Tokens]]], Sequence[float]]
+Standing = Literal["open", "proven", "refuted"]
+
+MIN_CONTRASTS = 4  # before that, nothing is decided
+DECISIVE = 2.0  # standard errors from zero
+# Nats. Credits that agree to the last digit would make any mean decisive, however small.
+MIN_DEVIATION = 0.25
+MAX_CONTRASTS = 4  # of one update: the more entries can be measured by each
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A failed and a solved response to one problem, as tokens."""
+
+    problem: Problem
+    failed: Tokens
+    solved: Tokens
+
+
+def standing(entry: Entry) -> Standing:
+    """Whether an entry's mean credit is decisively above or below zero."""
+    n = entry.measured
+    if n < MIN_CONTRASTS:
+        return "open"
+    mean = entry.credit / n
+    variance = max(0.0, entry.credit_squares - n * mean * mean) / (n - 1)
+    certainty = mean * sqrt(n) / max(sqrt(variance), MIN_DEVIATION)
+    if abs(certainty) < DECISIVE:
+        return "open"
+    return "proven" if certainty > 0 else "refuted"
+
+
+class CreditMeter:
+    """Finds contrasts among the attempts at a batch, and measures entries by them.
+
+    Remembers the last failure at each problem of the batch in use. `budget` bounds how often an entry is
+    held against a contrast in one update; each time takes two scored responses.
+    """
+
+    def __init__(self, builder: PromptBuilder, score: Score, budget: int, seed: int) -> None:
+        self._builder, self._score, self._budget, self._seed = builder, score, budget, seed
+        self._failed: dict[str, Tokens] = {}
+
+    def contrasts(self, attempts: Sequence[Attempt], step: int) -> list[Contrast]:
+        """One for each problem that was solved now and failed now or before; a few, drawn by the step."""
+        now = {a.problem.id: a.response.token_ids for a in reversed(attempts) if not a.verdict.solved}
+        known = {**self._failed, **now}
+        solved = {a.problem.id: a for a in reversed(attempts) if a.verdict.solved}
+        in_use = {attempt.problem.id for attempt in attempts}
+        self._failed = {id_: tokens for id_, tokens in known.items() if id_ in in_use}
+        found = [
+            Contrast(attempt.problem, known[id_], attempt.response.token_ids)
+            for id_, attempt in solved.items()
+            if known.get(id_) and attempt.response.token_ids
+        ]
+        found.sort(key=lambda contrast: derive_seed(self._seed, step, contrast.problem.id, "contrast"))
+        return found[:MAX_CONTRASTS]
+
+    def measure(self, contrasts: Sequence[Contrast], entries: Sequence[Entry]) -> dict[str, list[float]]:
+        """Credits by entry id. Undecided entries come first, those measured least before others."""
+        if not contrasts or not entries:
+            return {}
+        count = max(1, self._budget // len(contrasts))
+        chosen = sorted(entries, key=lambda entry: (standing(entry) != "open", entry.measured))[:count]
+        pairs = [pair for contrast in contrasts for pair in self._pairs(contrast, chosen)]
+        scores = self._score(pairs)
+        preferences = [right - wrong for right, wrong in zip(scores[::2], scores[1::2], strict=True)]
+        width = 1 + len(chosen)
+        rows = [preferences[start : start + width] for start in range(0, len(preferences), width)]
+        return {entry.id: [row[1 + i] - row[0] for row in rows] for i, entry in enumerate(chosen)}
+
+    def state_dict(self) -> dict[str, list[int]]:
+        """JSON-able."""
+        return {id_: list(tokens) for id_, tokens in self._failed.items()}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[int]]) -> None:
+        self._failed = {id_: tuple(tokens) for id_, tokens in state.items()}
+
+    def _pairs(self, contrast: Contrast, entries: Sequence[Entry]) -> list[tuple[Tokens, Tokens]]:
+        """The plain question first, then the question behind each entry; after each, solved and failed."""
+        prompts = [self._plain(contrast.problem), *(self._shown(contrast.problem, e) for e in entries)]
+        return [(prompt, reply) for prompt in prompts for reply in (contrast.solved, contrast.failed)]
+
+    def _plain(self, problem: Problem) -> Tokens:
+        builder: Any = self._builder
+        return encode_prompt(builder.tokenizer, problem.messages, thinking=builder.thinking)
+
+    def _shown(self, problem: Problem, entry: Entry) -> Tokens:
+        return self._builder.build("solve", {"problem": problem.question}, (entry,), problem.messages).ids
