@@ -22,7 +22,7 @@ SPLITS: Patterns = {
     "validation": ("validation.*", "val.*", "*val*"),
     "test": ("test.*", "*test*"),
 }
-_SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 def load_rows(
@@ -73,8 +73,8 @@ def read_rows(file: Path) -> list[Row]:
     """All rows of a file. Raises ResdError, naming file and line, for what is no row."""
     if file.suffix == ".parquet":
         return _read_parquet(file)
-    if file.suffix not in _SUFFIXES:
-        raise ResdError(f"{file}: is neither {', '.join(_SUFFIXES[:-1])} nor {_SUFFIXES[-1]}")
+    if file.suffix not in SUFFIXES:
+        raise ResdError(f"{file}: is neither {', '.join(SUFFIXES[:-1])} nor {SUFFIXES[-1]}")
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -90,7 +90,7 @@ def read_rows(file: Path) -> list[Row]:
 
 def _files(task: str, folder: Path, split: str, patterns: Patterns) -> list[Path]:
     for pattern in patterns[split]:
-        if found := sorted(file for file in folder.rglob(pattern) if file.suffix in _SUFFIXES):
+        if found := sorted(file for file in folder.rglob(pattern) if file.suffix in SUFFIXES):
             return found
     looked = " or ".join(patterns[split])
     raise ResdError(f"{task}: {folder} has no file for split {split} ({looked}); give such a file or folder")

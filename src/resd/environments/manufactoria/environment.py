@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from resd.chat import strip_thinking
@@ -19,7 +20,9 @@ from resd.environments.manufactoria.feedback import FEEDBACK, Failure
 from resd.environments.manufactoria.has import states_before_acceptance
 from resd.environments.manufactoria.parser import ProgramError, parse_program
 from resd.environments.manufactoria.prompts import PROMPTS
+from resd.environments.manufactoria.rows import read_row
 from resd.environments.manufactoria.tapes import build_cases, problem_key
+from resd.environments.rows import load_rows
 from resd.records import Problem, ResdError, Response, Verdict
 
 REWARDS = ("all_or_nothing", "pass_rate")
@@ -33,8 +36,9 @@ class Manufactoria:
 
     `reward` "pass_rate" pays for the fraction of tapes passed, on train problems; test problems always pay
     all or nothing, as published. `states` keeps only HAS problems whose smallest automaton has from its
-    first to its second number of states before it accepts: how long programs get. Raises ResdError for an
-    unknown family, prompt or reward, and for `states` with another family than "has".
+    first to its second number of states before it accepts: how long programs get. `path` is a file or folder
+    of rows with tapes of their own, such as the published ones; `family` is then a name only. Raises ResdError
+    for an unknown family, prompt or reward, and for `states` with another family than "has".
     """
 
     family: str = "has"
@@ -42,6 +46,7 @@ class Manufactoria:
     reward: str = "all_or_nothing"
     seed: int = 0
     states: tuple[int, int] | None = None
+    path: str | Path | None = None
     _cases: dict[str, tuple[Case, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,11 +67,23 @@ class Manufactoria:
     def problems(self, split: str) -> list[Problem]:
         """The problems of "train" or "test" in published order. Tapes are built when first needed."""
         _check("split", split, SPLITS)
+        if self.path is not None:
+            return self._read(split, self.path)
         return [
             self._problem(f"{self.family}/{split}/{row:04d}", split, FAMILIES[name], params)
             for row, (name, params) in enumerate(SETS[self.family](split))
             if self._kept(params)
         ]
+
+    def _read(self, split: str, path: str | Path) -> list[Problem]:
+        found = []
+        for id_, row in load_rows("manufactoria", split, path):
+            name, params, cases = read_row(row, id_)
+            problem = self._problem(id_, split, FAMILIES[name], params)
+            if self._kept(params):
+                self._cases[id_] = cases
+                found.append(problem)
+        return found
 
     def _problem(self, id_: str, split: str, family: Family, params: Params) -> Problem:
         question = PROMPTS[self.prompt](family, params)
@@ -81,6 +98,8 @@ class Manufactoria:
 
     def cases(self, problem: Problem) -> tuple[Case, ...]:
         """The problem's tapes, with what is wanted of each."""
+        if problem.id in self._cases:  # read from a file
+            return self._cases[problem.id]
         family, params = family_and_params(problem)
         key = problem_key(family, params)
         if key not in self._cases:
