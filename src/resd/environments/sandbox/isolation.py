@@ -26,7 +26,7 @@ class Isolation:
 
     @property
     def sufficient(self) -> bool:
-        """No network, no writes outside, and all processes end: by namespaces, or by the two others together."""
+        """No network, no writes outside, all processes end: by namespaces, or by the two others together."""
         return self.namespaces or (self.landlock > 0 and self.seccomp)
 
     def __str__(self) -> str:
@@ -44,6 +44,6 @@ def check_level(level: str) -> None:
 def refusal(reasons: list[str]) -> ResdError:
     """The one sentence for a host that offers too little."""
     return ResdError(
-        f"sandbox: this host cannot keep untrusted programs from its files and the network ({'; '.join(reasons)}); "
+        f"sandbox: this host cannot keep programs from its files and the network ({'; '.join(reasons)}); "
         'allow unprivileged user namespaces, or Landlock and seccomp (Linux 5.13), or accept isolation="weak"'
     )

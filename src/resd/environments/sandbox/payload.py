@@ -69,9 +69,7 @@ def parse_value(text: bytes) -> Any:
     try:
         value = json.loads(text.decode(), parse_int=_integer, parse_float=_float)
         if b"\\u" in text:
-            json.dumps(
-                value, ensure_ascii=False
-            ).encode()  # lone surrogates would fail wherever it is written
+            json.dumps(value, ensure_ascii=False).encode()  # lone surrogates fail wherever it is written
     except (ValueError, RecursionError) as error:
         raise PayloadError(str(error)) from error
     return value

@@ -29,7 +29,7 @@ def refused(job: Job) -> Result | None:
 
 
 def remaining(limits: Limits, runs: list[Run]) -> Limits:
-    """What is left for the next run of a script. Never nothing: the run then ends at once, with its status."""
+    """For the next run of a script. Never nothing: that run then ends at once, with its status."""
     return Limits(
         cpu_s=max(limits.cpu_s - sum(run.cpu_s for run in runs), _LEAST),
         wall_s=max(limits.wall - sum(run.wall_s for run in runs), _LEAST),

@@ -27,7 +27,7 @@ _CHUNK = 1 << 16
 _UNPRIVILEGED = 65534
 _BOOT = (
     "import sys; sys.path.insert(0, {folder!r}); from launcher.program import main; del sys.path[0]; "
-    "main({wanted!r}, {packages!r})"
+    "main({wanted!r})"
 )
 
 
@@ -62,17 +62,17 @@ class Run:
 class Worker:
     """A launcher and the socket to it. Runs one child at a time; not for use by two threads at once."""
 
-    def __init__(self, wanted: Sequence[str], packages: Sequence[str] = ()) -> None:
+    def __init__(self, wanted: Sequence[str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
-        boot = _BOOT.format(folder=str(Path(__file__).parent), wanted=list(wanted), packages=list(packages))
+        boot = _BOOT.format(folder=str(Path(__file__).parent), wanted=list(wanted))
         with theirs:
             self._process = subprocess.Popen(
                 [_interpreter(), "-I", "-S", "-c", boot],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={"OPENBLAS_NUM_THREADS": "1"},  # a process with threads may not enter a user namespace
+                env={},
                 cwd="/",
                 start_new_session=True,
             )
@@ -148,8 +148,8 @@ class _Exchange:
 
     def until(self, deadline: float) -> None:
         with selectors.DefaultSelector() as selector:
-            for source in (self.control, *self.sinks):
-                selector.register(source, selectors.EVENT_READ)
+            for fd in (self.control.fileno(), *self.sinks):
+                selector.register(fd, selectors.EVENT_READ)
             while (left := deadline - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
                     if key.fd == self.control.fileno():

@@ -12,7 +12,9 @@ from . import landlock, linux, namespaces, seccomp
 
 _MEGABYTE = 1 << 20
 _STACK = 64 * _MEGABYTE
+_SCRATCH = 16 * _MEGABYTE
 _THREADS = 64
+_LAUNCHER_AND_CHILD = 3  # with the process that waits for the launcher
 _OPEN_FILES = 64
 
 
@@ -55,38 +57,40 @@ def leave_root() -> None:
 
 
 def _limit(parts: Parts, cpu_s: float, memory_mb: int) -> None:
-    seconds = int(cpu_s) + 2  # the launcher decides at the exact limit; this holds if it cannot
-    # Where memory is not the only writable place, nothing may be written at all.
-    file_size = 16 * _MEGABYTE if parts.namespaces else 0
-    for what, most in [
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_AS, memory_mb * _MEGABYTE),
-        (resource.RLIMIT_FSIZE, file_size),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_STACK, _STACK),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_MSGQUEUE, 0),
-        (resource.RLIMIT_NPROC, _most_processes(parts)),
-    ]:
+    limits = {
+        resource.RLIMIT_CPU: int(cpu_s) + 2,  # the launcher ends a job at the exact limit; this if it cannot
+        resource.RLIMIT_AS: memory_mb * _MEGABYTE,
+        resource.RLIMIT_FSIZE: _SCRATCH if parts.namespaces else 0,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_STACK: _STACK,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_NPROC: _most_processes(parts),
+    }
+    for what, most in limits.items():
         had = resource.getrlimit(what)[1]
-        most = most if had == resource.RLIM_INFINITY else min(most, had)
+        if most is None or (had != resource.RLIM_INFINITY and had < most):
+            most = had
         resource.setrlimit(what, (most, most))
 
 
-def _most_processes(parts: Parts) -> int:
-    """Processes and threads of our uid. Inside a user namespace only what runs there counts."""
+def _most_processes(parts: Parts) -> int | None:
+    """Processes and threads of our uid; in a user namespace only what runs there counts. None: no limit."""
     if parts.namespaces:
-        return _THREADS if parts.seccomp else 3
-    return _THREADS + sum(_threads_of(namespaces.UNPRIVILEGED if os.geteuid() == 0 else os.geteuid()))
+        return _THREADS if parts.seccomp else _LAUNCHER_AND_CHILD
+    if parts.seccomp:
+        return None  # there are no new processes, and memory bounds the threads
+    uid = namespaces.UNPRIVILEGED if os.geteuid() == 0 else os.geteuid()
+    return _THREADS + _threads_of(uid)
 
 
-def _threads_of(uid: int) -> list[int]:
-    counts = []
+def _threads_of(uid: int) -> int:
+    count = 0
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             if os.stat(f"/proc/{pid}").st_uid == uid:
-                counts.append(len(os.listdir(f"/proc/{pid}/task")))
+                count += len(os.listdir(f"/proc/{pid}/task"))
         except OSError:
             continue  # ended meanwhile
-    return counts
+    return count

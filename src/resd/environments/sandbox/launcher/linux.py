@@ -9,14 +9,8 @@ import struct
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = (
-    1024,
-    2048,
-    4096,
-    16384,
-    1 << 18,
-    1 << 21,
-)
+MS_NOATIME, MS_NODIRATIME, MS_RELATIME = 1024, 2048, 1 << 21
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 8, 22, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
@@ -63,7 +57,7 @@ def pivot_root_here() -> None:
     os.chdir("/")
 
 
-def prctl(option: int, *arguments: int | ctypes.c_void_p) -> None:
+def prctl(option: int, *arguments: int | ctypes.c_char_p) -> None:
     values = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
     values += [ctypes.c_ulong(0)] * (4 - len(values))
     _checked(_libc.prctl(ctypes.c_int(option), *values), f"prctl {option}")
@@ -81,7 +75,8 @@ def permitted_capabilities() -> int:
     data = ctypes.create_string_buffer(24)
     _checked(_libc.capget(header, data), "capget")
     words = struct.unpack("6I", data.raw)
-    return words[1] | words[4] << 32
+    low, high = int(words[1]), int(words[4])
+    return low | high << 32
 
 
 def drop_capabilities() -> None:

@@ -20,7 +20,7 @@ _STAT_TO_MOUNT = {1: 1, 2: 2, 4: 4, 8: 8, 1024: 1024, 2048: 2048, 4096: linux.MS
 
 
 def enter(readable: Iterable[str]) -> int:
-    """Move this process into new namespaces and fork; returns in the child, which is the launcher from now on.
+    """Move into new namespaces and fork; returns in the child, which is the launcher from now on.
 
     Of the host's files only the folders `readable` stay, read-only. Returns a descriptor of the launcher's
     process id space. The process that called waits for the child and ends as it does. Raises OSError.

@@ -17,53 +17,19 @@ from . import confinement, harness, landlock, linux, namespaces, seccomp, superv
 MAX_MESSAGE = 4096
 DESCRIPTORS = 5  # standard input, output, error, results, request: what a child gets, in this order
 # What programs often import, and the modules that need shared libraries which a job cannot see.
-PRELOADED = [
-    "math",
-    "cmath",
-    "itertools",
-    "functools",
-    "operator",
-    "statistics",
-    "random",
-    "collections",
-    "heapq",
-    "bisect",
-    "array",
-    "string",
-    "re",
-    "typing",
-    "json",
-    "io",
-    "fractions",
-    "decimal",
-    "dataclasses",
-    "datetime",
-    "time",
-    "copy",
-    "queue",
-    "threading",
-    "hashlib",
-    "zlib",
-    "bz2",
-    "lzma",
-    "unicodedata",
-    "enum",
-    "contextlib",
-    "textwrap",
-    "calendar",
-    "numbers",
-    "abc",
-    "traceback",
-    "inspect",
-]
+_PRELOADED = """
+    abc array bisect bz2 calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions
+    functools hashlib heapq inspect io itertools json lzma math numbers operator queue random re statistics string
+    textwrap threading time traceback typing unicodedata zlib
+"""
 _SPARE_FD = 200  # far above those that a child uses
 
 
-def main(wanted: list[str], packages: list[str]) -> None:
+def main(wanted: list[str]) -> None:
     """Serve on descriptor 0 until the parent closes it. `wanted`: which parts of the host to use."""
     control = socket.socket(fileno=os.dup(0))
     try:
-        parts, own_space = _set_up(wanted, packages)
+        parts, own_space = _set_up(wanted)
         _try_out(parts, own_space)
     except Exception as error:
         control.send(json.dumps({"failed": f"{error}"[:500]}).encode())
@@ -73,13 +39,13 @@ def main(wanted: list[str], packages: list[str]) -> None:
         pass
 
 
-def _set_up(wanted: list[str], packages: list[str]) -> tuple[confinement.Parts, int]:
+def _set_up(wanted: list[str]) -> tuple[confinement.Parts, int]:
     readable = sorted({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")})
     sys.path[:] = [path for path in sys.path if os.path.isdir(path)]
     inside = "namespaces" in wanted
     if os.geteuid() == 0 and not inside:
         _reach_through_descriptors(readable)
-    for name in [*PRELOADED, *packages]:
+    for name in _PRELOADED.split():
         importlib.import_module(name)
     own_space = namespaces.enter(readable) if inside else -1
     if not inside:
@@ -102,14 +68,16 @@ def _reach_through_descriptors(folders: list[str]) -> None:
         os.dup2(fd, _SPARE_FD + place, inheritable=False)
         os.close(fd)
         short = f"/proc/self/fd/{_SPARE_FD + place}"
-        lists = [sys.path] + [
-            m.__path__ for m in list(sys.modules.values()) if isinstance(getattr(m, "__path__", None), list)
-        ]
-        for paths in lists:
+        for paths in _search_paths():
             paths[:] = [
                 short + path.removeprefix(folder) if path.startswith(folder) else path for path in paths
             ]
     sys.path_importer_cache.clear()
+
+
+def _search_paths() -> list[list[str]]:
+    packages = [getattr(module, "__path__", None) for module in list(sys.modules.values())]
+    return [sys.path, *(path for path in packages if isinstance(path, list))]
 
 
 def _try_out(parts: confinement.Parts, own_space: int) -> None:

@@ -35,7 +35,7 @@ _VALUES: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "ioctl": (
         1,
         (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451),
-    ),  # terminal? size, bytes, blocking, close-on-exec
+    ),  # is it a terminal; flags
     "prctl": (0, (15, 16)),  # a thread's name
     "socketpair": (0, (_AF_UNIX,)),
 }
