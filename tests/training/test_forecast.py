@@ -1,6 +1,7 @@
 """The arithmetic of memory and time, against the program, the library and figures worked out by hand."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -91,11 +92,13 @@ def test_what_a_layer_keeps_of_a_token(bfloat16: bool) -> None:
     assert run.bytes_per_token == (two - one) / (rows * columns)
 
 
-def saved_bytes(layers: int, rows: int, columns: int, bfloat16: bool) -> int:
+def saved_bytes(
+    layers: int, rows: int, columns: int, bfloat16: bool, change: Callable[[Any], Any] = lambda model: model
+) -> int:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     settings = {**SMALL, "num_hidden_layers": layers, "tie_word_embeddings": True}
-    body = Qwen3ForCausalLM(Qwen3Config(**settings)).eval().base_model
+    body = change(Qwen3ForCausalLM(Qwen3Config(**settings)).eval()).base_model
     own = {parameter.data_ptr() for parameter in body.parameters()}
     casts = {tuple(p.shape) for p in body.parameters()} | {tuple(p.shape)[::-1] for p in body.parameters()}
     sizes: dict[int, int] = {}

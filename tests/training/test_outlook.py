@@ -205,6 +205,14 @@ def test_a_hub_name_whose_shape_has_been_fetched(tmp_path: Path, monkeypatch: py
     assert ahead(configured(tmp_path, model="-/no-name-of-the-hub")).forecast is None
 
 
+def test_a_folder_of_adapters_has_the_shape_of_its_model(tmp_path: Path) -> None:
+    expected = ahead(configured(tmp_path)).forecast
+    (tmp_path / "adapters").mkdir()
+    settings = {"base_model_name_or_path": str(tmp_path / "model")}
+    (tmp_path / "adapters/adapter_config.json").write_text(json.dumps(settings))
+    assert ahead(configured(tmp_path, model=str(tmp_path / "adapters"))).forecast == expected
+
+
 def test_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit on one device may be sharded over several."""
     monkeypatch.setenv("WORLD_SIZE", "8")

@@ -88,7 +88,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What `workload` takes of `hardware`, with a model of this shape."""
+    """What `workload` takes of `hardware`, with a model of this shape that is trained whole."""
 
     shape: ModelShape
     hardware: Hardware
@@ -140,12 +140,13 @@ class Forecast:
 
     def activations(self, checkpointing: bool) -> int:
         """Of one micro-batch: what each layer keeps; or their inputs, and what one keeps when redone."""
-        tokens, layers = self.student_tokens, self.shape.layers
-        kept = tokens * self.bytes_per_token
-        ends = tokens * 3 * 4 * self.shape.hidden  # last norm's input, its result, and the gradient by it
-        if checkpointing:
-            return round(layers * tokens * 4 * self.shape.hidden + kept + ends)
-        return round(layers * kept + ends)
+        layers, stream = self.shape.layers, self.weight_bytes * self.shape.hidden
+        kept = layers * stream + self.bytes_per_token if checkpointing else layers * self.bytes_per_token
+        return round(self.student_tokens * (kept + 3 * stream))  # last norm: input, result, and its gradient
+
+    @property
+    def weight_bytes(self) -> int:  # and of an element of the residual stream
+        return 4
 
     @property
     def bytes_per_token(self) -> int:

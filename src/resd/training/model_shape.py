@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,25 @@ class ModelShape:
         mlps = dense * self._mlp(self.intermediate)
         mlps += round(self.sparse_layers * (router + experts * self._mlp(self.expert_intermediate)))
         return self.layers * (self._attention() + 2 * self.hidden) + mlps + self.hidden
+
+    @property
+    def linear_layers(self) -> Mapping[str, tuple[int, int, int]]:
+        """Those that can have adapters, by name: inputs, outputs, and in how many layers."""
+        query, key, dense = self.query_width, self.key_width, self.layers - self.sparse_layers
+        return {
+            "q_proj": (self.hidden, query, self.layers),
+            "k_proj": (self.hidden, key, self.layers),
+            "v_proj": (self.hidden, key, self.layers),
+            "o_proj": (query, self.hidden, self.layers),
+            "gate_proj": (self.hidden, self.intermediate, dense),
+            "up_proj": (self.hidden, self.intermediate, dense),
+            "down_proj": (self.intermediate, self.hidden, dense),
+        }
+
+    def adapters(self, rank: int, names: Sequence[str] | None = None) -> int:
+        """Parameters of adapters beside linear layers of these names, or all."""
+        chosen = [size for name, size in self.linear_layers.items() if names is None or name in names]
+        return sum(rank * (inputs + outputs) * count for inputs, outputs, count in chosen)
 
     @property
     def active(self) -> int:

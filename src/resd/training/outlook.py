@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from resd.launch import world_size
 from resd.records import Problem, ResdError
 from resd.training import journal
 from resd.training.forecast import Choices, Forecast, Workload
-from resd.training.hardware import GIB, find, this_machine
+from resd.training.forecast_lora import LoRAForecast
+from resd.training.hardware import GIB, Hardware, find, this_machine
 from resd.training.model_shape import ModelShape, read_shape
 from resd.training.plan import Plan, model_folder, wrapped
 from resd.training.run_folder import check_folder
@@ -30,10 +32,9 @@ TIMED = {
 }
 PEAK = "memory_gib/peak"  # where a run logs it
 NOTES = {
-    "weights": "float32",
     "optimizer": "two float32 moments",
     "teacher": "float32",
-    "decoder": "bfloat16 copies",
+    "decoder": "copies in the dtype that is decoded in",
     "gradients": "float32",
 }
 
@@ -78,7 +79,7 @@ def look_ahead(
     Raises ResdError for a name that is not known.
     """
     named = find(hardware) if hardware else None
-    folder = model_folder(config.model) or fetched_folder(config.model)
+    folder = shape_folder(config.model)
     if world_size() > 1:
         return Outlook(config, None, "several processes share the run, and a forecast is of one device")
     if folder is None:
@@ -94,7 +95,23 @@ def look_ahead(
     except ResdError as error:
         return Outlook(config, None, str(error))
     work = workload(config, plan, prompt_tokens(problems), shape)
-    return Outlook(config, Forecast(shape, machine, work, choices(config)))
+    return Outlook(config, make_forecast(config, shape, machine, work))
+
+
+def make_forecast(config: RunConfig, shape: ModelShape, machine: Hardware, work: Workload) -> Forecast:
+    """Of a run that trains all weights, or adapters."""
+    if config.lora.rank is None:
+        return Forecast(shape, machine, work, choices(config))
+    names = None if config.lora.target_modules == "all-linear" else config.lora.target_modules
+    return LoRAForecast(shape, machine, work, choices(config), config.lora.rank, names)
+
+
+def shape_folder(name: str) -> Path | None:
+    """Where a model's config.json is; of a folder of adapters, that of the model that they are for."""
+    folder = model_folder(name) or fetched_folder(name)
+    if folder is None or not (settings := folder / "adapter_config.json").is_file():
+        return folder
+    return shape_folder(json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"])
 
 
 def fetched_folder(name: str) -> Path | None:
@@ -141,8 +158,10 @@ def workload(config: RunConfig, plan: Plan, prompt: int, shape: ModelShape) -> W
 
 def choices(config: RunConfig) -> Choices:
     author = config.algorithm == "resd" and config.context.author == "teacher"
+    # The first weights of a student with adapters are there anyway.
+    copied = ("ema", "frozen", "trust_region") if config.lora.rank is None else ("ema",)
     return Choices(
-        teacher_copy=config.algorithm != "grpo" and config.teacher.kind != "live",
+        teacher_copy=config.algorithm != "grpo" and config.teacher.kind in copied,
         decoders=2 if author else 1,
         vllm=config.generation.gpu_memory_utilization if config.generation.engine == "vllm" else None,
         bfloat16=None if config.compute_dtype == "auto" else config.compute_dtype == "bfloat16",
@@ -214,6 +233,8 @@ def _memory(run: Forecast) -> list[str]:
     redone, kept = run.activations(True), run.activations(False)
     how = {
         **NOTES,
+        "weights": "float32" if run.weight_bytes == 4 else "bfloat16",
+        "adapters": f"float32, {run.standing.get('adapters', 0) / 4e6:,.1f} million parameters",
         "activations": f"{run.student_tokens:,.0f} tokens: {_gib(redone)} checkpointed, "
         f"{_gib(kept)} kept whole",
         "tiles of the loss": "logits and their gradients, the head's, rounded heads",
