@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import combinations, pairwise
+from random import Random
 
 import pytest
 from hypothesis import assume, given, settings
@@ -228,19 +229,21 @@ def test_nothing_overlaps_and_energy_is_kept(given):
 
 
 @settings(max_examples=60, deadline=None)
-@given(scenes())
-def test_time_can_be_turned_round(given):
-    """Elastic motion run backwards comes back to where it began."""
+@given(st.integers(0, 2**32))
+def test_time_can_be_turned_round(seed):
+    """Elastic motion run backwards comes back to where it began, unless corners meet exactly."""
+    rng = Random(seed)
+    places = [(x + rng.uniform(-4, 4), y + rng.uniform(-4, 4)) for x in (-50, 0) for y in (-50, 0, 50)]
+    speeds = [(rng.uniform(-500, 500), rng.uniform(-500, 500)) for _ in places]
+    balls = [ball(*at, *speed, rng.randint(3, 6), 20.0) for at, speed in zip(places, speeds, strict=True)]
+    given = scene(*balls, sides=rng.randint(3, 6), radius=375.0)
     forth = World(*read_scene(given))
-    centers = forth.positions(0.5)
-    assume(forth.collisions <= 8)  # rounding grows with every collision
-    back = [
-        Ball(one.sides, one.radius, center, (-one.vx, -one.vy))
-        for one, center in zip(forth.balls, centers, strict=True)
-    ]
-    found = World(read_scene(given)[0], back).positions(0.5)
-    for here, start in zip(found, given["balls"], strict=True):
-        assert here == pytest.approx(start["position"], abs=1e-3)
+    time = next(step / 20 for step in range(1, 100) if forth.positions(step / 20) and forth.collisions > 3)
+    assume(forth.collisions < 9)  # rounding grows with every collision
+    back = [Ball(one.sides, one.radius, one.at(time), (-one.vx, -one.vy)) for one in forth.balls]
+    found = World(read_scene(given)[0], back).positions(time)
+    for here, start in zip(found, places, strict=True):
+        assert here == pytest.approx(start, abs=1e-3)
 
 
 def test_several_times_at_once_or_each_alone():
