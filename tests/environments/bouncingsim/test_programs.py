@@ -21,7 +21,7 @@ def fenced(text, tag="python"):
         (fenced("A") + "\n" + fenced("B", tag="text"), "A"),
         ("Use ```math``` and ```\nA\n```", None),
         ("Use ```math```.\n```python\nA\n```", "A"),
-        ("1. Item\n   ```python\n   A\n   ```", "A"),
+        ("1. Item\n   ```python\n   A:\n     B\n   ```", "A:\n  B"),
         ("```python\nA```", "A"),
         ("```python\r\nA\r\n```", "A"),
         (f"<think>{fenced('A')}</think>{fenced('B')}", "B"),
@@ -102,6 +102,13 @@ def test_unreadable(program, message):
     with pytest.raises(ProgramError) as error:
         check_program(program)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["import {}", "from {} import x", "x.__{}__", "__{}__"])
+def test_refusals_are_short(line):
+    with pytest.raises(ProgramError) as error:
+        check_program(line.format("a" * 9000))
+    assert len(str(error.value)) < 120
 
 
 @pytest.mark.parametrize("unit", ["```", "`", "```python\n", "\n", " ", "x", "```\n```\n", "\t```"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from textwrap import dedent
 
 from resd.chat import strip_thinking
 
@@ -31,7 +32,8 @@ class ProgramError(Exception):
 def extract_program(reply: str) -> str | None:
     """The last fenced block of the answer that is tagged as Python or not at all; None without one."""
     blocks = _BLOCK.findall(strip_thinking(reply))
-    return next((text for tag, text in reversed(blocks) if tag.strip().lower() in TAGS), None)
+    found = next((text for tag, text in reversed(blocks) if tag.strip().lower() in TAGS), None)
+    return found and dedent(found)  # blocks in lists are indented as a whole
 
 
 def check_program(program: str) -> None:
@@ -60,9 +62,9 @@ def check_program(program: str) -> None:
 def _forbidden(node: ast.AST) -> str | None:
     match node:
         case ast.Import(names=names):
-            return next((f"to import {name.name}" for name in names if name.name not in MODULES), None)
+            return next((f"to import {name.name:.40}" for name in names if name.name not in MODULES), None)
         case ast.ImportFrom(module=module, level=level):
-            return f"to import from {module or '.'}" if level or module not in MODULES else None
+            return f"to import from {module or '.':.40}" if level or module not in MODULES else None
         case ast.Attribute(attr=name) if _is_dunder(name) or _FRAMES.fullmatch(name):
             return f"the attribute {name:.40}"
         case ast.Name(id=name) if _is_dunder(name) or name in _NAMES:
