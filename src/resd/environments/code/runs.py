@@ -1,0 +1,215 @@
+"""Running a program on its tests. Nothing that is expected goes where the program runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from resd.environments.code.assertions import Report, TestSource, with_calls
+from resd.environments.code.compare import same_output, same_value
+from resd.environments.code.program import Program, entry_of
+from resd.environments.code.replay import resd_decode
+from resd.environments.code.rows import Case, Task
+from resd.environments.sandbox import Limits, Result, Sandbox
+
+# After so many tests over a limit the rest are not run, and count as failed: an endless loop is paid for this
+# often, not once a test.
+MOST_OVER_LIMIT = 3
+NOT_RUN = "not_run"
+_ROUNDS = 5  # of a test source whose calls depend on what it got
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one test went.
+
+    `status`: "passed", "wrong", or as in the sandbox's `Result`, or "not_run". The texts are for people:
+    what went in, what was wanted, what came, and what an error said.
+    """
+
+    status: str
+    public: bool = True
+    given: str = ""
+    wanted: str | None = None
+    got: str | None = None
+    message: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What one call gave: `status` "ok" and a value, or why there is none."""
+
+    status: str
+    value: Any = None
+    message: str = ""
+
+
+class Judge:
+    """Runs programs in `sandbox`. Test sources are run for their calls once, and that is kept."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self._plans: dict[TestSource, Report] = {}
+
+    def judge(self, task: Task, cases: Sequence[Case], program: Program, limits: Limits) -> list[Outcome]:
+        """One outcome a test; of a test source, one an assertion. `limits` are those of each test."""
+        if task.kind == "stdin":
+            return list(self._script(cases, program, limits))
+        if task.kind == "functional":
+            entry = entry_of(program.source, task.entry)
+            found = run_calls(self.sandbox, program.text, entry, [case.input for case in cases], limits)
+            return [_called(case, task.entry, got) for case, got in zip(cases, found, strict=True)]
+        return [outcome for case in cases for outcome in self._source(task, case, program, limits)]
+
+    def _script(self, cases: Sequence[Case], program: Program, limits: Limits) -> Iterator[Outcome]:
+        left = MOST_OVER_LIMIT
+        for case in cases:
+            if not left:
+                yield Outcome(NOT_RUN, case.public)
+                continue
+            got = next(_returned(self.sandbox.run(program.text, "__main__", [[case.input]], limits), 1))
+            left -= _over_limit(got.status)
+            yield _printed(case, got)
+
+    def _source(self, task: Task, case: Case, program: Program, limits: Limits) -> list[Outcome]:
+        tests = TestSource(case.input, task.entry, task.helpers)
+        plan = self._plan(tests)
+        text = with_calls(program.text, entry_of(program.source, task.entry))
+        report, found = plan, dict[str, tuple[Any, Returned]]()
+        for _ in range(_ROUNDS):
+            fresh = [call for call in report.calls if json.dumps(call) not in found]
+            returned = run_calls(self.sandbox, text, "resd_call", fresh, limits)
+            found |= {json.dumps(c): (c, got) for c, got in zip(fresh, returned, strict=True)}
+            if plan.comparisons_only or not report.unknown:
+                break
+            after = tests.run(self.sandbox, [[call, _known(got)] for call, got in found.values()])
+            if after is None:
+                break
+            report = after
+        return _asserted(tests, plan, report, list(found.values()), case.public)
+
+    def _plan(self, tests: TestSource) -> Report:
+        if tests not in self._plans:
+            self._plans[tests] = tests.plan(self.sandbox)
+        return self._plans[tests]
+
+
+def run_calls(
+    sandbox: Sandbox, program: str, entry: str, calls: Sequence[list[Any]], limits: Limits
+) -> list[Returned]:
+    """Each call under the limits of one. They share a process until one goes over, then start afresh there.
+
+    A call that is the first of its process had the whole limit to itself; one that came later and went over
+    is tried again as the first. So no call is charged for another.
+    """
+    found: list[Returned] = []
+    left = MOST_OVER_LIMIT
+    while len(found) < len(calls) and left:
+        rest = calls[len(found) :]
+        result = sandbox.run(program, entry, rest, limits)
+        done = list(_returned(result, len(rest)))
+        if len(done) > 1 and done[-1].status not in ("ok", "error"):
+            done.pop()
+        left -= _over_limit(done[-1].status)
+        found += done
+    return found + [Returned(NOT_RUN)] * (len(calls) - len(found))
+
+
+def _returned(result: Result, wanted: int) -> Iterator[Returned]:
+    """Of the calls that finished, and of the one that ended the process."""
+    for value, error in zip(result.values, result.errors, strict=True):
+        yield Returned("ok", value) if error is None else Returned("error", None, error)
+    if result.status == "error" and not result.values:
+        failed = Returned("error", None, result.stderr.strip())
+        yield from [failed] * wanted
+    elif len(result.values) < wanted:
+        yield Returned(result.status, None, result.stderr.strip() if result.status == "killed" else "")
+
+
+def _over_limit(status: str) -> bool:
+    return status not in ("ok", "error", "passed", "wrong")
+
+
+def _printed(case: Case, got: Returned) -> Outcome:
+    if got.status != "ok":
+        return Outcome(got.status, case.public, case.input, case.output, None, got.message)
+    if same_output(got.value, case.output):
+        return Outcome("passed", case.public)
+    return Outcome("wrong", case.public, case.input, case.output, got.value)
+
+
+def _called(case: Case, entry: str, got: Returned) -> Outcome:
+    if got.status == "ok" and same_value(got.value, case.output):
+        return Outcome("passed", case.public)
+    shown = f"{entry}({', '.join(map(repr, case.input))})"
+    outcome = Outcome(got.status, case.public, shown, repr(case.output), None, got.message)
+    return replace(outcome, status="wrong", got=repr(got.value)) if got.status == "ok" else outcome
+
+
+def _known(got: Returned) -> list[Any]:
+    return [got.value] if got.status == "ok" else []
+
+
+def _asserted(
+    tests: TestSource, plan: Report, report: Report, found: Sequence[tuple[Any, Returned]], public: bool
+) -> list[Outcome]:
+    """One outcome an assertion. Those that the plan foresaw and the source never came to have failed."""
+    outcomes = []
+    for number in range(max(len(plan.checks), len(report.checks))):
+        check = plan.checks[number] if number < len(plan.checks) else report.checks[number]
+        holds = number < len(report.checks) and bool(report.checks[number]["passed"])
+        if "call" in check:
+            outcomes.append(_compared(tests, check, found[check["call"]], public))
+        elif holds and not report.unknown:
+            outcomes.append(Outcome("passed", public))
+        else:
+            calls = [found[i] for i in check["calls"] if i < len(found)]
+            outcomes.append(_untrue(tests, tests.assertion(check["line"]), calls, public))
+    if plan.error is not None or not outcomes:  # what follows from results cannot be counted beforehand
+        ended = report.error is None and not report.unknown
+        outcomes.append(
+            Outcome("passed", public) if ended else _untrue(tests, "all tests run", found, public)
+        )
+    return outcomes
+
+
+def _untrue(
+    tests: TestSource, assertion: str, calls: Sequence[tuple[Any, Returned]], public: bool
+) -> Outcome:
+    """What does not hold is `wanted`; the calls that it is about are shown with what they gave."""
+    for call, got in calls:
+        if got.status != "ok":
+            return Outcome(got.status, public, _call_text(tests, call), assertion, None, got.message)
+    given = "; ".join(_call_text(tests, call) for call, _ in calls)
+    return Outcome("wrong", public, given, assertion, "; ".join(_shown(got.value) for _, got in calls))
+
+
+def _compared(
+    tests: TestSource, check: dict[str, Any], called: tuple[Any, Returned], public: bool
+) -> Outcome:
+    call, got = called
+    if got.status == "ok" and same_value(got.value, check["wanted"]):
+        return Outcome("passed", public)
+    wanted = _shown(check["wanted"])
+    outcome = Outcome(got.status, public, _call_text(tests, call), wanted, None, got.message)
+    return replace(outcome, status="wrong", got=_shown(got.value)) if got.status == "ok" else outcome
+
+
+def _call_text(tests: TestSource, call: Any) -> str:
+    args, kwargs = resd_decode(call[0]), resd_decode(call[1])
+    named = [f"{name}={value!r}" for name, value in kwargs.items()]
+    return f"{tests.entry}({', '.join([*map(repr, args), *named])})"
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it; as JSON where it only looks like one that was encoded."""
+    try:
+        return repr(resd_decode(value))
+    except Exception:
+        return json.dumps(value)
