@@ -18,9 +18,9 @@ MAX_MESSAGE = 4096
 DESCRIPTORS = 5  # standard input, output, error, results, request: what a child gets, in this order
 # What programs often import, and the modules that need shared libraries which a job cannot see.
 _PRELOADED = """
-    abc array bisect bz2 calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions
-    functools hashlib heapq inspect io itertools json lzma math numbers operator queue random re statistics string
-    textwrap threading time traceback typing unicodedata zlib
+    abc array bisect bz2 calendar cmath collections contextlib copy dataclasses datetime decimal enum
+    fractions functools hashlib heapq inspect io itertools json lzma math numbers operator queue random re
+    statistics string textwrap threading time traceback typing unicodedata zlib
 """
 _SPARE_FD = 200  # far above those that a child uses
 
@@ -111,7 +111,8 @@ def _serve(control: socket.socket, parts: confinement.Parts, own_space: int) -> 
         _child(fds, parts, limits)
     for fd in fds:
         os.close(fd)
-    ended = supervision.watch(pid, limits["cpu_s"], limits["wall_s"], control, parts.namespaces)
+    tree = None if parts.namespaces or parts.seccomp else supervision.Tree(pid)
+    ended = supervision.watch(pid, limits["cpu_s"], limits["wall_s"], control, tree)
     control.send(json.dumps([ended.reason, ended.status, ended.cpu_s]).encode())
     return True
 

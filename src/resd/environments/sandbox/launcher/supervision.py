@@ -23,13 +23,12 @@ class Ended:
     cpu_s: float
 
 
-def watch(pid: int, cpu_s: float, wall_s: float, control: socket.socket, space: bool) -> Ended:
+def watch(pid: int, cpu_s: float, wall_s: float, control: socket.socket, tree: Tree | None) -> Ended:
     """Wait for the child, or end it when it passes a limit or the parent says so.
 
-    `space`: the child is process 1 of a process id space of its own, so that its end is the end of all.
-    Otherwise its descendants are looked for.
+    Without a `tree`, the child's end is the end of all: it is process 1 of a process id space of its own, or
+    cannot start processes.
     """
-    tree = None if space else Tree(pid)
     deadline = time.monotonic() + wall_s
     child = os.pidfd_open(pid)
     poll = select.poll()
