@@ -53,10 +53,12 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="train a model as a YAML file says"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model or checkpoint on held-out problems"))
+    _add_export(commands.add_parser("export", help="write a checkpoint as a plain model folder"))
     _add_playbook(commands.add_parser("playbook", help="show or export what a run has learned in words"))
     _add_report(commands.add_parser("report", help="write runs as one HTML page"))
     _add_solve(commands.add_parser("solve", help="work on one problem until it is solved"))
     _add_lab(commands.add_parser("lab", help="build or measure the lab model"), words)
+    _add_data(commands.add_parser("data", help="fetch, convert, divide or show the data of a task"), words)
     return parser
 
 
@@ -93,6 +95,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the metrics to this file, as JSON")
     _add_config(parser)
     parser.set_defaults(run=evaluate)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    from resd.training.export import add_arguments
+
+    add_arguments(parser)
 
 
 def _add_playbook(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +144,13 @@ def _add_solve(parser: argparse.ArgumentParser) -> None:
     from resd.solve.commands import add_arguments
 
     add_arguments(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    if list(words[:1]) == ["data"]:
+        from resd.data.commands import add_arguments
+
+        add_arguments(parser)
 
 
 def train(args: argparse.Namespace) -> None:

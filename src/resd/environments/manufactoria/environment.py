@@ -17,10 +17,11 @@ from resd.chat import strip_thinking
 from resd.environments.manufactoria.families import FAMILIES, SETS
 from resd.environments.manufactoria.family import Case, Family, Params
 from resd.environments.manufactoria.feedback import FEEDBACK, Failure
-from resd.environments.manufactoria.has import states_before_acceptance
+from resd.environments.manufactoria.has import HAS_FAMILIES, states_before_acceptance
 from resd.environments.manufactoria.parser import ProgramError, parse_program
 from resd.environments.manufactoria.prompts import PROMPTS
 from resd.environments.manufactoria.rows import read_row
+from resd.environments.manufactoria.solutions import solve_has
 from resd.environments.manufactoria.tapes import build_cases, problem_key
 from resd.environments.rows import load_rows
 from resd.records import Problem, ResdError, Response, Verdict
@@ -37,8 +38,8 @@ class Manufactoria:
     `reward` "pass_rate" pays for the fraction of tapes passed, on train problems; test problems always pay
     all or nothing, as published. `states` keeps only HAS problems whose smallest automaton has from its
     first to its second number of states before it accepts: how long programs get. `path` is a file or folder
-    of rows with tapes of their own, such as the published ones; `family` is then a name only. Raises ResdError
-    for an unknown family, prompt or reward, and for `states` with another family than "has".
+    of rows with tapes of their own, such as the published ones; `family` is then a name only. Raises
+    ResdError for an unknown family, prompt or reward, and for `states` with another family than "has".
     """
 
     family: str = "has"
@@ -109,6 +110,12 @@ class Manufactoria:
     def tapes(self, problem: Problem) -> list[tuple[str, bool]]:
         """(tape, whether it is to be accepted) for each case."""
         return [(case.tape, case.accept) for case in self.cases(problem)]
+
+    def solution(self, problem: Problem) -> str | None:
+        """The smallest automaton as a program, for HAS problems; None for others."""
+        family, _ = family_and_params(problem)
+        known = family.name in {f.name for f in HAS_FAMILIES}
+        return f"{_FENCE}manufactoria\n{solve_has(problem)}\n{_FENCE}" if known else None
 
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
         """Run the reply's program on every tape. Never raises because of what the reply holds."""

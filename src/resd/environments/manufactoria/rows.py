@@ -21,7 +21,7 @@ def read_row(row: Mapping[str, Any], id_: str) -> tuple[str, Params, tuple[Case,
     Raises ResdError, naming the row, for a family, parameters or tapes that are not understood.
     """
     name = row.get("problem_family")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise ResdError(f"manufactoria: row {id_}: problem_family {name!r} is not known")
     return name, _params(row, id_), _cases(row, id_)
 

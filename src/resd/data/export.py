@@ -1,0 +1,99 @@
+"""Problems as other trainers read them: parquet with verl's columns, or with TRL's.
+
+The prompts are finished: the environment's own, as messages. The ground truth is the target where a problem
+has one in words, else all that the grader knows, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from resd.environments.base import Environment, KnowsSolutions
+from resd.environments.rows import Row
+from resd.records import Problem, ResdError
+
+FORMATS = ("verl", "trl")
+
+
+def write_parquet(
+    folder: Path,
+    task: str,
+    environment: Environment,
+    problems: Mapping[str, Sequence[Problem]],
+    format_: str,
+) -> None:
+    """Write `<split>.parquet` for each split. Raises ResdError where pyarrow is not installed."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ResdError(f"--format {format_}: needs pyarrow; pip install 'resd[tasks]'") from error
+    text = pa.string()
+    chat = pa.list_(pa.struct([("role", text), ("content", text)]))
+    schemas = {
+        "verl": pa.schema(
+            [
+                ("data_source", text),
+                ("prompt", chat),
+                ("ability", text),
+                ("reward_model", pa.struct([("style", text), ("ground_truth", text)])),
+                ("extra_info", pa.struct([("split", text), ("index", text)])),
+            ]
+        ),
+        "trl": pa.schema(
+            [("prompt", chat), ("id", text), ("task", text), ("solution", text), ("metadata", text)]
+        ),
+    }
+    for split, found in problems.items():
+        rows = [
+            verl_row(environment.name, task, split, p) if format_ == "verl" else trl_row(environment, task, p)
+            for p in found
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, schema=schemas[format_]), folder / f"{split}.parquet")
+
+
+def verl_row(name: str, task: str, split: str, problem: Problem) -> Row:
+    """The columns of verl, SDPO and RESD."""
+    return {
+        "data_source": name,
+        "prompt": [dict(message) for message in problem.messages],
+        "ability": task,
+        "reward_model": {"style": "rule", "ground_truth": ground_truth(problem)},
+        "extra_info": {"split": split, "index": problem.id},
+    }
+
+
+def trl_row(environment: Environment, task: str, problem: Problem) -> Row:
+    """A conversational prompt, a reply that earns the full reward where one is known, and the metadata."""
+    solution = environment.solution(problem) if isinstance(environment, KnowsSolutions) else None
+    return {
+        "prompt": [dict(message) for message in problem.messages],
+        "id": problem.id,
+        "task": task,
+        "solution": solution,
+        "metadata": _json(problem.metadata),
+    }
+
+
+def ground_truth(problem: Problem) -> str:
+    """The target in words, several with commas between them, as published; else the metadata as JSON."""
+    target = problem.metadata.get("target")
+    if isinstance(target, str):
+        return target
+    if isinstance(target, list | tuple) and all(isinstance(part, str) for part in target):
+        return ",".join(target)
+    return _json(problem.metadata)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return dict(value) if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,170 @@
+"""`resd data prepare`: a task's rows, checked by its environment and put in place at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from resd import environments
+from resd.data.export import FORMATS, write_parquet
+from resd.data.hub import Files, Load, fetch
+from resd.data.origins import GENERATOR, HUB, Origin, find_origin, origins_of
+from resd.data.sources import from_path, generate
+from resd.environments.base import Environment
+from resd.environments.rows import SPLITS, data_home
+from resd.records import ResdError
+
+ROWS = "rows"
+RECORD = "source.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was written: where, how many problems for each split, and what they were made of."""
+
+    folder: Path
+    problems: Mapping[str, int]
+    origin: Origin
+    source: str
+    revisions: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.problems.items())
+        commits = [f"  {name} at {commit}" for name, commit in self.revisions.items()]
+        return [
+            f"{self.origin.task} ({self.origin.set}): {counts}",
+            f"in: {self.folder}",
+            f"from: {self.source}",
+            *commits,
+            f"licence: {self.origin.licence}",
+        ]
+
+
+def prepare(
+    task: str,
+    *,
+    set_: str | None = None,
+    source: str | None = None,
+    out: Path | None = None,
+    revision: str | None = None,
+    format_: str = ROWS,
+    options: Mapping[str, Any] | None = None,
+    command: str = "",
+    load: Load | None = None,
+) -> Prepared:
+    """Get the rows of a set, check every one, and write them with a record of where they are from.
+
+    `source` is "hub", "generator" or a path; `out` is where `environments.load` looks, or any other folder,
+    which is replaced if this has written it. `format_` "verl" and "trl" write parquet of finished prompts.
+    `load` gets the rows of a part of the hub. Raises ResdError for what cannot be had, read or written.
+    """
+    origin = find_origin(task, set_)
+    source = source or _default_source(origin)
+    folder = _folder(origin, out, format_)
+    files, revisions = _rows(origin, source, revision, dict(options or {}), load)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write_rows(made, files)
+        environment = _environment(origin, made, dict(options or {}))
+        splits = _splits(files)
+        problems = {split: environment.problems(split) for split in splits}
+        if format_ != ROWS:
+            shutil.rmtree(made)
+            made.mkdir()
+            write_parquet(made, origin.task, environment, problems, format_)
+        prepared = Prepared(
+            folder, {split: len(found) for split, found in problems.items()}, origin, source, revisions
+        )
+        (made / RECORD).write_text(_record(prepared, format_, command), encoding="utf-8")
+        made.chmod(0o755)  # mkdtemp keeps others out
+        _put(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return prepared
+
+
+def _default_source(origin: Origin) -> str:
+    if not origin.sources:
+        raise ResdError(
+            f"data: {origin.task} is not on the hub; get its files from {origin.where.partition(';')[0]}, "
+            "and give them as --source PATH"
+        )
+    return origin.sources[0]
+
+
+def _folder(origin: Origin, out: Path | None, format_: str) -> Path:
+    if format_ not in (ROWS, *FORMATS):
+        raise ResdError(f"--format {format_}: choose one of {', '.join((ROWS, *FORMATS))}")
+    if out is None and format_ != ROWS:
+        raise ResdError(f"--format {format_}: is for other programs; say where with --out DIR")
+    several = len(origins_of(origin.task)) > 1
+    home = data_home() / origin.task
+    folder = (out or (home / origin.set if several else home)).expanduser().absolute()
+    if folder.exists() and not (folder / RECORD).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise ResdError(f"--out {folder}: was not written by `resd data prepare`; choose another folder")
+    return folder
+
+
+def _rows(
+    origin: Origin, source: str, revision: str | None, options: Mapping[str, Any], load: Load | None
+) -> tuple[Files, dict[str, str]]:
+    if source in (HUB, GENERATOR) and source not in origin.sources:
+        known = ", ".join((*origin.sources, "PATH"))
+        raise ResdError(f"--source {source}: {origin.task} {origin.set} has no such source; choose {known}")
+    if revision and source != HUB:
+        raise ResdError(f"--revision {revision}: is for --source hub; leave it out")
+    if source == HUB:
+        return fetch(origin, revision, load)
+    return (generate(origin, options) if source == GENERATOR else from_path(origin, Path(source))), {}
+
+
+def _environment(origin: Origin, folder: Path, options: dict[str, Any]) -> Environment:
+    if origin.task == "bouncingsim":
+        options.setdefault("level", origin.set)
+    return environments.load(origin.task, path=folder, **options)
+
+
+def _splits(files: Files) -> list[str]:
+    named = {name.rpartition("/")[2] for name in files}
+    said = {str(row["split"]) for rows in files.values() for row in rows if "split" in row}
+    return [split for split in SPLITS if split in named | said]
+
+
+def _write_rows(folder: Path, files: Files) -> None:
+    for name, rows in files.items():
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def _record(prepared: Prepared, format_: str, command: str) -> str:
+    origin = {key: value for key, value in asdict(prepared.origin).items() if key != "parts"}
+    record = {
+        "origin": origin,
+        "source": prepared.source,
+        "revisions": dict(prepared.revisions),
+        "problems": dict(prepared.problems),
+        "format": format_,
+        "command": command,
+    }
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Rename into place; what was there goes only when the new folder stands."""
+    if not folder.exists():
+        made.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    folder.rename(old / folder.name)
+    made.rename(folder)
+    shutil.rmtree(old)

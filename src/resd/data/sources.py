@@ -1,0 +1,115 @@
+"""Rows of a task from a file or folder, or from the task's own generator."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resd import environments
+from resd.data.convert import as_rows
+from resd.data.hub import Files
+from resd.data.origins import Origin
+from resd.environments.rows import SPLITS, SUFFIXES, Patterns, Row, read_rows
+from resd.records import ResdError
+
+
+def from_path(origin: Origin, path: Path) -> Files:
+    """Rows by the file they go to, in the task's own format: "train", "chemistry/test", "multiobj_easy".
+
+    Of a folder, the files whose names say their split; of a file, its rows by their field `split`, or all,
+    where the file's name says it. Raises ResdError for what is not there, or does not say.
+    """
+    if not path.exists():
+        raise ResdError(f"--source {path}: does not exist; give {_wanted(origin)}")
+    if origin.task == "bouncingsim":
+        return _scenes(origin, path)
+    files: Files = defaultdict(list)
+    for file, split in _files(path, _patterns(origin.task)):
+        rows = as_rows(origin.task, read_rows(file), str(file))
+        folder = file.parent.relative_to(path) if path.is_dir() else Path()
+        for row in rows:
+            files[(folder / split_of(row, split, file)).as_posix()].append(row)
+    if not files:
+        raise ResdError(f"--source {path}: holds no file of a split; give {_wanted(origin)}")
+    return dict(files)
+
+
+def split_of(row: Row, split: str | None, file: Path) -> str:
+    """What a row says, or the name of its file. Raises ResdError where neither does."""
+    said = row.get("split", split)
+    if said not in SPLITS:
+        raise ResdError(
+            f"--source {file}: does not say which rows are for training, and which for testing; divide it "
+            "with `resd data split-tasks`, or give a folder with train.jsonl and test.jsonl"
+        )
+    return str(said)
+
+
+def generate(origin: Origin, options: Mapping[str, Any]) -> Files:
+    """The rows that the task's own generator makes."""
+    if origin.task == "bouncingsim":
+        from resd.environments.bouncingsim.generator import generated_rows
+
+        return {f"multiobj_{origin.set}": list(generated_rows(origin.set, int(options.get("seed", 0))))}
+    environment: Any = environments.load(origin.task, **options)
+    return {
+        split: [_tapes(environment, problem) for problem in environment.problems(split)]
+        for split in ("train", "test")
+    }
+
+
+def _tapes(environment: Any, problem: Any) -> Row:
+    """A problem of Manufactoria, in the published format."""
+    cases = [
+        {
+            "input": case.tape,
+            "expected_output": case.output or "",
+            "expected_accepted": case.accept,
+            "check_output": case.output is not None,
+        }
+        for case in environment.cases(problem)
+    ]
+    return {
+        "problem_family": problem.metadata["family"],
+        "params": dict(problem.metadata["params"]),
+        "name": problem.id,
+        "test_cases": cases,
+    }
+
+
+def _patterns(task: str) -> Patterns:
+    if task in ("finer", "formula"):
+        from resd.environments import finer
+
+        return finer.FINER_FILES if task == "finer" else finer.FORMULA_FILES
+    return SPLITS
+
+
+def _files(path: Path, patterns: Patterns) -> list[tuple[Path, str | None]]:
+    """(file, split that its name says)"""
+    if path.is_file():
+        named = [s for s, names in SPLITS.items() if any(path.match(name) for name in names)]
+        return [(path, named[0] if len(named) == 1 else None)]
+    found: list[tuple[Path, str | None]] = []
+    for split, names in patterns.items():
+        for name in names:
+            if files := sorted(file for file in path.rglob(name) if file.suffix in SUFFIXES):
+                found += [(file, split) for file in files]
+                break
+    return found
+
+
+def _scenes(origin: Origin, path: Path) -> Files:
+    """One file for each level; its rows say their split."""
+    names = (f"multiobj_{origin.set}.*", f"*{origin.set}*")
+    files = [path] if path.is_file() else [f for name in names for f in sorted(path.rglob(name))][:1]
+    if not files:
+        raise ResdError(f"--source {path}: has no file multiobj_{origin.set}.jsonl; give {_wanted(origin)}")
+    rows = as_rows(origin.task, read_rows(files[0]), str(files[0]))
+    return {f"multiobj_{origin.set}": [{**row, "split": split_of(row, None, files[0])} for row in rows]}
+
+
+def _wanted(origin: Origin) -> str:
+    return f"a file or folder of rows with {origin.formats} (.jsonl, .json or .parquet)"
