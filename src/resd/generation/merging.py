@@ -46,10 +46,11 @@ def merged_copy(model: Any, dtype: torch.dtype) -> Any:
 
 @torch.no_grad()
 def merge(model: Any) -> Any:
-    """The model with its adapters merged into its own weights, for good."""
-    for layer in adapted_layers(model).values():
+    """The model with its adapters, if it has any, merged into its own weights, for good."""
+    layers = adapted_layers(model)
+    for layer in layers.values():
         layer.base_layer.weight.copy_(_merged(layer))
-    return without_adapters(model, model.parameters())
+    return without_adapters(model, model.parameters()) if layers else model
 
 
 def without_adapters(model: Any, shared: Iterable[Tensor]) -> Any:

@@ -35,13 +35,20 @@ def load_model(
     Raises ResdError if there is no such model, or if its head is more than a linear map of the last hidden
     state.
     """
+    return merge(load_unmerged(name_or_path, device, dtype=dtype))
+
+
+def load_unmerged(
+    name_or_path: str, device: str | torch.device = "cpu", *, dtype: torch.dtype = torch.float32
+) -> Any:
+    """Likewise, with a folder's adapters beside the layers that they are for."""
     from transformers import AutoModelForCausalLM
 
     path = resolve_name(name_or_path)
     if lora.is_adapter_folder(folder := Path(path)):
         model = load_model(lora.base_name(folder), device, dtype=dtype)
         lora.add_saved(model, folder)
-        return merge(model)
+        return model
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
     except (OSError, ValueError) as error:

@@ -19,6 +19,8 @@ from typing import Any
 from resd.records import ResdError
 from resd.training.progress import Progress
 
+MODEL_FILES = "config.json", "adapter_config.json"  # either makes a folder a model
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -47,18 +49,27 @@ def save(
     """Write `root/<step>`, then drop all but the `keep` newest. `write_model` fills a folder."""
     import torch
 
+    def fill(folder: Path) -> None:
+        (folder / "state").mkdir()
+        write_model(folder)
+        torch.save(dict(learner), folder / "state" / "learner.pt")
+        (folder / "state" / "state.json").write_text(state.to_json(), encoding="utf-8")
+
     final = root / str(state.progress.step)
-    partial = root / f".{final.name}.partial"
-    _remove(partial)
-    (partial / "state").mkdir(parents=True)
-    write_model(partial)
-    torch.save(dict(learner), partial / "state" / "learner.pt")
-    (partial / "state" / "state.json").write_text(state.to_json(), encoding="utf-8")
-    _sync_tree(partial)
-    partial.rename(final)
-    _sync(root)
+    write_folder(final, fill)
     _prune(root, keep)
     return final
+
+
+def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
+    """`final` appears when all of it is on the disk. An empty folder of that name is replaced."""
+    partial = final.parent / f".{final.name}.partial"
+    _remove(partial)
+    partial.mkdir(parents=True)
+    fill(partial)
+    _sync_tree(partial)
+    partial.rename(final)
+    _sync(final.parent)
 
 
 def saved(root: Path) -> list[Path]:
@@ -79,13 +90,12 @@ def load_state(checkpoint: Path) -> RunState:
         raise ResdError(f"checkpoint {checkpoint}: state/state.json cannot be read ({error})") from error
 
 
-def load_learner(checkpoint: Path) -> dict[str, Any]:
-    """Optimizer and teacher, on the CPU."""
+def load_learner(checkpoint: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Optimizer and teacher, on the CPU. `mapped` reads what is used, when it is used."""
     import torch
 
-    state: dict[str, Any] = torch.load(
-        checkpoint / "state" / "learner.pt", map_location="cpu", weights_only=True
-    )
+    path = checkpoint / "state" / "learner.pt"
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     return state
 
 

@@ -14,9 +14,8 @@ from resd.config import LoggingConfig, LoRAConfig, RunConfig
 from resd.context import prompts
 from resd.environments.base import Environment
 from resd.records import Problem, ResdError
+from resd.training.checkpoint import MODEL_FILES
 from resd.training.progress import updates_at_most
-
-MODEL_FILES = "config.json", "adapter_config.json"
 
 
 @dataclass(frozen=True)
