@@ -1,0 +1,1 @@
+"""The comparisons of the paper, and our own, with the lab model: one command each, results as data."""
