@@ -5,7 +5,8 @@ TCP server), udp, unix and abstract (the same as other kinds), parent (the train
 file of this project), venv (a folder of the interpreter), environment (the name of a secret variable).
 """
 
-PRELUDE = '''
+# ruff: noqa: E501  (programs read best unbroken)
+PRELUDE = """
 import ctypes, errno, os, sys
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -31,7 +32,7 @@ def save(path, text="x"):
 def load(path):
     with open(path, "rb") as file:
         return file.read(4096)
-'''
+"""
 
 # Processes and programs.
 PROCESSES = {

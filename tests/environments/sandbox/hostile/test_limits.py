@@ -4,6 +4,7 @@ How long each takes is compared with its wall limit and half a second, times wha
 stretches: a run next to other work is no slower than `_stretch()` allows.
 """
 
+# ruff: noqa: E501  (programs read best unbroken)
 from __future__ import annotations
 
 import os
@@ -40,7 +41,9 @@ GREEDY = {
     "loop in C over a deque": Greedy(
         "import collections, itertools; collections.deque(itertools.count(), 0)", CPU
     ),
-    "catastrophic regular expression": Greedy("import re; return bool(re.match('(a+)+$', 'a' * 40 + 'b'))", CPU),
+    "catastrophic regular expression": Greedy(
+        "import re; return bool(re.match('(a+)+$', 'a' * 40 + 'b'))", CPU
+    ),
     "huge power": Greedy("return len(bin(7 ** (10 ** 9)))", ("cpu_limit", "memory_limit"), LOOP),
     "huge factorial": Greedy("import math; return math.factorial(10 ** 7) % 7", CPU),
     "at import": Greedy("return 1", CPU, head="while True: pass"),
@@ -64,7 +67,8 @@ GREEDY = {
     ),
     "hash collisions": Greedy("return len({k * (2 ** 61 - 1) for k in range(10 ** 6)})", CPU),
     "infinite iterator returned": Greedy(
-        "class L(list):\n        def __iter__(self):\n            while True: yield 1\n    return sorted(L())", ("cpu_limit", "memory_limit")
+        "class L(list):\n        def __iter__(self):\n            while True: yield 1\n    return sorted(L())",
+        ("cpu_limit", "memory_limit"),
     ),
     "busy __del__": Greedy(
         "class D:\n        def __del__(self):\n            while True: pass\n    D()\n    return 1", CPU
@@ -73,7 +77,8 @@ GREEDY = {
         "import atexit\n    def g():\n        while True: pass\n    atexit.register(g)\n    return 1", ("ok",)
     ),
     "busy trace function": Greedy(
-        "import sys\n    def g(*a):\n        while True: pass\n    sys.settrace(g)\n    sys.setprofile(g)\n    return 1", CPU
+        "import sys\n    def g(*a):\n        while True: pass\n    sys.settrace(g)\n    sys.setprofile(g)\n    return 1",
+        CPU,
     ),
     "busy comparison in the harness": Greedy(
         "import json\n    def g(*a, **k):\n        while True: pass\n    json.dumps = json.JSONEncoder.encode = g\n"
@@ -89,7 +94,9 @@ GREEDY = {
     "decompression in C": Greedy(
         "import bz2, zlib\n    x = bytes(10 ** 7)\n    while True: zlib.compress(x, 9)", CPU
     ),
-    "deeply nested source": Greedy("return eval('(' * 10 ** 5 + ')' * 10 ** 5)", ("error", "killed", "memory_limit")),
+    "deeply nested source": Greedy(
+        "return eval('(' * 10 ** 5 + ')' * 10 ** 5)", ("error", "killed", "memory_limit")
+    ),
     "deeply nested brackets compiled": Greedy(
         "return eval('[' * 150 + ']' * 150)", ("error", "memory_limit", "cpu_limit")
     ),
@@ -102,7 +109,9 @@ GREEDY = {
         WAIT,
     ),
     "stop itself": Greedy(
-        "import os, signal, time\n    os.kill(os.getpid(), signal.SIGSTOP)\n    time.sleep(1000)", ("wall_limit",), WAIT
+        "import os, signal, time\n    os.kill(os.getpid(), signal.SIGSTOP)\n    time.sleep(1000)",
+        ("wall_limit",),
+        WAIT,
     ),
     "sleep with output closed": Greedy(
         "import os, time\n    os.closerange(0, 300)\n    time.sleep(1000)", ("wall_limit",), WAIT
@@ -145,7 +154,8 @@ GREEDY = {
     "many small files": Greedy("for n in range(10 ** 6): open(f'/tmp/{n}', 'w').close()", ("error",)),
     "deep recursion": Greedy("return f(x)", ("error",)),
     "deep recursion, limit raised": Greedy(
-        "import sys\n    sys.setrecursionlimit(10 ** 9)\n    return f(x)", ("memory_limit", "killed", "cpu_limit")
+        "import sys\n    sys.setrecursionlimit(10 ** 9)\n    return f(x)",
+        ("memory_limit", "killed", "cpu_limit"),
     ),
     "deep recursion in C": Greedy(
         "import sys\n    sys.setrecursionlimit(10 ** 9)\n    x = []\n    for _ in range(10 ** 6): x = [x]\n    return repr(x)",

@@ -65,7 +65,9 @@ class Outcome:
 
 
 def _snapshot(folder: Path) -> list[tuple[str, bytes, int]]:
-    return sorted((p.name, p.read_bytes() if p.is_file() else b"", p.stat().st_mode) for p in folder.iterdir())
+    return sorted(
+        (p.name, p.read_bytes() if p.is_file() else b"", p.stat().st_mode) for p in folder.iterdir()
+    )
 
 
 @pytest.fixture(scope="module", params=["sandbox", "landlocked"])

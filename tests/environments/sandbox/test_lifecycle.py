@@ -1,0 +1,159 @@
+"""Workers: started late, replaced when lost, and gone without a trace."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from resd.environments.sandbox import Job, Limits, Sandbox
+from resd.environments.sandbox import isolation as isolation_module
+from resd.records import ResdError
+
+DOUBLE = "def f(x): return 2 * x"
+
+
+def _children(pid: int | None = None) -> set[int]:
+    """Ids of the processes below one."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(fields[1])
+    found = {pid or os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid or os.getpid()}
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_nothing_starts_before_the_first_job_or_stays_after_the_last() -> None:
+    before, files = _children(), _open_files()
+    with Sandbox(workers=2) as sandbox:
+        assert _children() == before
+        assert sandbox.run(DOUBLE, "f", [[1]]).values == [2]
+        assert _children() > before
+    deadline = time.monotonic() + 5
+    while _children() - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert _children() <= before
+    assert _open_files() == files
+
+
+def test_jobs_leave_no_processes_files_or_zombies(sandbox: Sandbox) -> None:
+    sandbox.run_many([Job(DOUBLE, "f", [[1]])] * 4)
+    before, files = _children(), _open_files()
+    sandbox.run_many([Job(DOUBLE, "f", [[1]]), Job("import os; os._exit(1)", "f", [[1]])] * 20)
+    assert _children() == before
+    assert _open_files() == files
+
+
+def test_results_go_to_whom_they_belong(sandbox: Sandbox) -> None:
+    def ask(n: int) -> bool:
+        return sandbox.run(DOUBLE, "f", [[n]]).values == [2 * n]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(100)))
+    jobs = [Job(f"def f(x): return [x, {n}]", "f", [[n]]) for n in range(30)]
+    assert [result.values for result in sandbox.run_many(jobs)] == [[[n, n]] for n in range(30)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_launcher_is_replaced(number: int) -> None:
+    with Sandbox(workers=1) as sandbox:
+        sandbox.run(DOUBLE, "f", [[1]])
+        targets = _children()
+        timer = threading.Timer(0.2, lambda: [os.kill(pid, number) for pid in sorted(targets & _children())])
+        timer.start()
+        start = time.monotonic()
+        result = sandbox.run("import time\ndef f(x): time.sleep(60)", "f", [[1]], Limits(wall_s=1.0))
+        assert time.monotonic() - start < 5
+        assert result.status == "killed"
+        timer.join()
+        assert sandbox.run(DOUBLE, "f", [[2]]).values == [4]
+
+
+def test_a_launcher_lost_between_jobs_is_replaced() -> None:
+    with Sandbox(workers=1) as sandbox:
+        before = _children()
+        sandbox.run(DOUBLE, "f", [[1]])
+        for pid in sorted(_children() - before):
+            os.kill(pid, signal.SIGKILL)
+        assert sandbox.run(DOUBLE, "f", [[2]]).status in ("ok", "killed")
+        assert sandbox.run(DOUBLE, "f", [[3]]).values == [6]
+
+
+def test_a_forked_copy_has_workers_of_its_own(sandbox: Sandbox) -> None:
+    assert sandbox.run(DOUBLE, "f", [[1]]).values == [2]
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if sandbox.run(DOUBLE, "f", [[4]]).values == [8] else 2
+            sandbox.close()
+        finally:
+            os._exit(code)
+    assert sandbox.run(DOUBLE, "f", [[5]]).values == [10]
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert sandbox.run(DOUBLE, "f", [[6]]).values == [12]
+
+
+def test_launchers_end_with_the_process_that_started_them() -> None:
+    program = (
+        "import os, sys\nfrom resd.environments.sandbox import Sandbox\ns = Sandbox(workers=1)\n"
+        "s.run('def f(x): return x', 'f', [[1]])\nprint('ready', flush=True)\ninput()\nos.kill(os.getpid(), 9)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True)
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        pytest.skip("the sandbox does not start here")
+    launchers = _children(process.pid)
+    process.communicate("go\n")
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in launchers) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert launchers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in launchers)
+
+
+def test_copies_are_fresh() -> None:
+    sandbox = Sandbox(isolation="weak", workers=3)
+    for copied in (pickle.loads(pickle.dumps(sandbox)), copy.deepcopy(sandbox)):
+        assert copied.workers == 3
+        with copied:
+            assert copied.isolation_in_use.startswith("limits only")
+
+
+def test_workers_defaults_to_cores() -> None:
+    assert Sandbox().workers == len(os.sched_getaffinity(0))
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ResdError, match="isolation 'strong' is not known"):
+        Sandbox(isolation="strong")
+    with pytest.raises(ResdError, match="workers is 0"):
+        Sandbox(workers=0)
+
+
+@pytest.mark.parametrize("offered", [(), ("seccomp",), ("landlock",)])
+def test_a_host_that_offers_too_little_is_refused(
+    monkeypatch: pytest.MonkeyPatch, offered: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(isolation_module, "LEVELS", {"strongest": (offered,), "weak": ((),)})
+    monkeypatch.setattr("resd.environments.sandbox.sandbox.LEVELS", {"strongest": (offered,)})
+    with Sandbox(workers=1) as sandbox, pytest.raises(ResdError, match="cannot keep programs from"):
+        sandbox.run(DOUBLE, "f", [[1]])
