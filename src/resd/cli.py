@@ -57,6 +57,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_playbook(commands.add_parser("playbook", help="show or export what a run has learned in words"))
     _add_report(commands.add_parser("report", help="write runs as one HTML page"))
     _add_solve(commands.add_parser("solve", help="work on one problem until it is solved"))
+    _add_watch(commands.add_parser("watch", help="show runs in the browser while they go on"))
     _add_lab(commands.add_parser("lab", help="build or measure the lab model"), words)
     _add_data(commands.add_parser("data", help="fetch, convert, divide or show the data of a task"), words)
     return parser
@@ -120,6 +121,13 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FILE", help="HTML file (default: report.html in the first folder)"
     )
     parser.set_defaults(run=report)
+
+
+def _add_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("--port", type=int, default=8777, help="0 takes any that is free (default 8777)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.set_defaults(run=watch)
 
 
 def _add_lab(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -260,6 +268,13 @@ def report(args: argparse.Namespace) -> None:
     _check_file(args.output)
     _write_report(args.runs, page)
     print(page)
+
+
+def watch(args: argparse.Namespace) -> None:
+    """`resd watch`: the report, made anew as the runs go on, until Ctrl-C."""
+    from resd.report.watch import watch
+
+    watch(args.runs, args.host, args.port)
 
 
 def build_lab(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""One static HTML page for one run, or for several side by side."""
+"""One static HTML page for one run, or for several side by side; and the same page live."""
 
 from __future__ import annotations
 

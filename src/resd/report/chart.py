@@ -11,151 +11,191 @@ from markupsafe import Markup
 from resd.report.runs import Points
 from resd.report.scales import Scale, label, ticks, widen
 
-WIDTH, HEIGHT = 560, 240
-LEFT, RIGHT, TOP, BOTTOM = 50, 16, 26, 38
 COLORS = 8  # in the style sheet
-DASHES = ("", "6 4", "2 3", "8 3 2 3")
 # More than this are not drawn one by one.
-MOST_MARKERS, MOST_BOUNDARIES, MOST_BARS, MOST_POINTS = 60, 60, 120, 120
+MOST_MARKERS, MOST_BOUNDARIES, MOST_POINTS = 40, 60, 120
+LINE_OF_TEXT = 14.0
+# Lines longer than this share of a chart's width are named in a legend below it.
+WIDEST_LABEL = 0.34
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a chart in pixels, as it is drawn where there is room; the browser scales it a little."""
+
+    width: float
+    height: float
+    left: float = 44
+    right: float = 14
+    top: float = 24
+    bottom: float = 38
+
+
+SMALL, WIDE = Size(380, 220), Size(780, 300)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One curve. `color` and `dash` count from 0 and repeat."""
+    """One curve. `color` counts from 0 and repeats.
+
+    `errors` are by point: half the height of the band, 0 for none. From point `whole` on, some of the runs
+    that the curve averages are missing: it is dotted there.
+    """
 
     label: str
     points: Points
     color: int = 0
-    dash: int = 0
+    errors: Sequence[float] = ()
+    whole: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What charts that stand side by side share: the last update, and where batches end."""
+    """What charts that stand side by side share: the axis below, and where batches end on it."""
 
-    last: int
+    last: float
+    unit: str = "update"
     boundaries: Sequence[float] = ()
 
-    def x(self, first: float = 0) -> Scale:
-        return Scale(*widen(first, max(self.last, 1)), LEFT, WIDTH - RIGHT)
+    def x(self, size: Size, first: float = 0.0) -> Scale:
+        return Scale(*widen(first, max(self.last, 1e-9)), size.left, size.width - size.right)
 
 
-def line_chart(title: str, unit: str, lines: Sequence[Line], frame: Frame) -> Markup:
-    """Curves by update, thinned where they are long. The vertical axis starts at 0, or at values below."""
-    lines = [replace(line, points=thinned(line.points)) for line in lines]
-    values = [value for line in lines for _, value in line.points]
-    x, marks = frame.x(), _marks(min(0.0, *values), max(0.0, *values))
-    y = _y_scale(marks)
-    drawn = [_curve(line, x, y) for line in lines if line.points]
-    return _svg(title, [*_axes(unit, frame, x, y, marks), *drawn])
+def line_chart(title: str, unit: str, lines: Sequence[Line], frame: Frame, size: Size = SMALL) -> Markup:
+    """Curves, thinned where they are long, named at their ends where there is room (`labelled`).
+
+    The vertical axis starts at 0, or at values below.
+    """
+    named = labelled(lines, size)
+    if named:
+        size = replace(size, right=max(size.right, 10 + max(text_width(line.label) for line in lines)))
+    lines = [thinned(line) for line in lines if line.points]
+    ends = [value + sign * e for line in lines for value, e in _with_errors(line) for sign in (-1, 1)]
+    x, marks = frame.x(size), axis_marks(min(0.0, *ends, 0.0), max(0.0, *ends, 0.0))
+    y = Scale(marks[0], marks[-1], size.height - size.bottom, size.top)
+    parts = [*axes(unit, frame, x, y, marks, size), *(_band(line, x, y) for line in lines)]
+    parts += [_curve(line, x, y, frame.unit) for line in lines]
+    return svg(title, [*parts, *(_end_labels(lines, x, y) if named else ())], size)
 
 
-def thinned(points: Points) -> Points:
-    """The points themselves, or the means of as many neighbours as leave at most `MOST_POINTS`."""
-    size = -(-len(points) // MOST_POINTS) or 1
-    groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return tuple((fmean(s for s, _ in group), fmean(v for _, v in group)) for group in groups)
+def labelled(lines: Sequence[Line], size: Size) -> bool:
+    """Whether the curves are named at their ends: there are several, and the names are short."""
+    longest = max((text_width(line.label) for line in lines), default=0.0)
+    return 1 < len(lines) <= COLORS and longest <= WIDEST_LABEL * size.width
 
 
-def stacked_bars(title: str, unit: str, parts: Sequence[Line], frame: Frame, top: float) -> Markup:
-    """The parts of each update's sum, one on another, on an axis to `top`. Too many share bars."""
-    steps = sorted({step for part in parts for step, _ in part.points})
-    group = -(-len(steps) // MOST_BARS) or 1
-    bars = [steps[i : i + group] for i in range(0, len(steps), group)]
-    values = {part.label: dict(part.points) for part in parts}
-    heights = [[sum(values[p.label].get(s, 0.0) for s in bar) / len(bar) for p in parts] for bar in bars]
-    marks = _marks(0.0, top)
-    x, y = Scale(*widen(0.5, max(frame.last, 1) + 0.5), LEFT, WIDTH - RIGHT), _y_scale(marks)
-    drawn = [_bar(bar, height, parts, x, y) for bar, height in zip(bars, heights, strict=True)]
-    return _svg(title, [*_axes(unit, frame, x, y, marks), *drawn])
+def thinned(line: Line) -> Line:
+    """The line itself, or the means of as many neighbours as leave at most `MOST_POINTS`."""
+    size = -(-len(line.points) // MOST_POINTS) or 1
+    if size == 1:
+        return line
+    starts = range(0, len(line.points), size)
+    groups = [line.points[i : i + size] for i in starts]
+    points = tuple((fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups)
+    errors = [fmean(line.errors[i : i + size]) for i in starts] if line.errors else ()
+    return replace(line, points=points, errors=errors, whole=line.whole and -(-line.whole // size))
 
 
-def swatch(line: Line, *, bar: bool = False) -> Markup:
-    """A legend's sample of a line or a bar."""
-    if bar:
-        return Markup('<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true">{}</svg>').format(
-            Markup('<rect x="7" width="12" height="10" rx="2" class="fill{}"/>').format(line.color % COLORS)
-        )
-    return Markup('<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true">{}</svg>').format(
-        Markup('<line x1="1" x2="25" y1="5" y2="5" class="line{}" stroke-dasharray="{}"/>').format(
-            line.color % COLORS, DASHES[line.dash % len(DASHES)]
-        )
-    )
-
-
-def _marks(low: float, high: float) -> tuple[float, ...]:
+def axis_marks(low: float, high: float) -> tuple[float, ...]:
     """Of the vertical axis; where all values are 0 it goes up to 1."""
     return ticks(low, high if low < high else 1.0)
 
 
-def _y_scale(marks: Sequence[float]) -> Scale:
-    return Scale(marks[0], marks[-1], HEIGHT - BOTTOM, TOP)
-
-
-def _svg(title: str, parts: Iterable[Markup]) -> Markup:
+def svg(title: str, parts: Iterable[Markup], size: Size) -> Markup:
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, title, Markup("").join(parts)
+        f"{size.width:g}", f"{size.height:g}", title, Markup("").join(parts)
     )
 
 
-def _axes(unit: str, frame: Frame, x: Scale, y: Scale, marks: Sequence[float]) -> list[Markup]:
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    parts = [_text(LEFT - 42, 12, unit, "unit")]
+def axes(unit: str, frame: Frame, x: Scale, y: Scale, marks: Sequence[float], size: Size) -> list[Markup]:
+    """Grid, ticks, units, and where batches end."""
+    bottom, right = size.height - size.bottom, size.width - size.right
+    parts = [text(2, 12, unit, "unit")]
     if len(frame.boundaries) <= MOST_BOUNDARIES:
-        parts += [_line("batch", x(end), x(end), TOP, bottom) for end in frame.boundaries if end < x.high]
+        parts += [rule("batch", x(end), x(end), size.top, bottom) for end in frame.boundaries if end < x.high]
     for mark in marks:
-        parts.append(_line("axis" if mark == 0 else "grid", LEFT, right, y(mark), y(mark)))
-        parts.append(_text(LEFT - 7, y(mark) + 4, label(mark, marks[1] - marks[0]), "tick end"))
-    across = [mark for mark in ticks(0, max(frame.last, 1), 7, whole=True) if x.low <= mark <= x.high]
-    for mark in across:
-        parts.append(_line("axis", x(mark), x(mark), bottom, bottom + 4))
-        parts.append(_text(x(mark), bottom + 17, label(mark, across[-1] - across[0] or 1.0), "tick middle"))
-    return [*parts, _text(right, HEIGHT - 4, "update", "unit end")]
+        parts.append(rule("axis" if mark == 0 else "grid", size.left, right, y(mark), y(mark)))
+        parts.append(text(size.left - 7, y(mark) + 4, label(mark, marks[1] - marks[0]), "tick end"))
+    wanted = max(3, int((right - size.left) / 62))
+    across = ticks(0, max(frame.last, 1e-9), wanted, whole=frame.unit == "update")
+    for mark in (mark for mark in across if x.low <= mark <= x.high):
+        parts.append(rule("axis", x(mark), x(mark), bottom, bottom + 4))
+        parts.append(text(x(mark), bottom + 17, label(mark, across[1] - across[0]), "tick middle"))
+    return [*parts, text(right, size.height - 4, frame.unit, "unit end")]
 
 
-def _curve(line: Line, x: Scale, y: Scale) -> Markup:
-    path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in line.points)
-    color, dash = line.color % COLORS, DASHES[line.dash % len(DASHES)]
-    drawn = Markup('<polyline class="line{}" stroke-dasharray="{}" points="{}"/>').format(color, dash, path)
-    if len(line.points) > MOST_MARKERS:
-        return drawn
-    return drawn + Markup("").join(
-        Markup('<circle class="fill{}" cx="{}" cy="{}" r="2.6"><title>{}</title></circle>').format(
-            color, f"{x(step):.1f}", f"{y(value):.1f}", f"{line.label}, update {step:g}: {value:.4g}"
-        )
-        for step, value in line.points
-    )
-
-
-def _bar(
-    steps: Sequence[float], heights: Sequence[float], parts: Sequence[Line], x: Scale, y: Scale
-) -> Markup:
-    """`steps` share the bar; `heights` are from the bottom up."""
-    left, right = x(steps[0] - 0.5), x(steps[-1] + 0.5)
-    gap = min(0.15 * (right - left), 4.0, max(0.0, right - left - 1.0))
-    # One update alone should not fill the page.
-    width = min(right - left - gap, 48.0)
-    where = f"update {steps[0]:g}" if len(steps) == 1 else f"updates {steps[0]:g} to {steps[-1]:g}, mean"
-    drawn, base = Markup(""), 0.0
-    for part, height in zip(parts, heights, strict=True):
-        drawn += Markup(
-            '<rect class="fill{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>'
-        ).format(
-            part.color % COLORS,
-            f"{(left + right - width) / 2:.1f}",
-            f"{y(base + height):.1f}",
-            f"{width:.1f}",
-            f"{y(base) - y(base + height):.1f}",
-            f"{part.label}, {where}: {height:.3g}",
-        )
-        base += height
-    return drawn
-
-
-def _line(kind: str, x1: float, x2: float, y1: float, y2: float) -> Markup:
+def rule(kind: str, x1: float, x2: float, y1: float, y2: float) -> Markup:
     ends = [f"{end:.1f}" for end in (x1, x2, y1, y2)]
     return Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(kind, *ends)
 
 
-def _text(x: float, y: float, text: str, kind: str) -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, f"{x:.1f}", f"{y:.1f}", text)
+def text(x: float, y: float, words: str, kind: str) -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, f"{x:.1f}", f"{y:.1f}", words)
+
+
+def spread_out(places: Sequence[float], gap: float, lowest: float, highest: float) -> list[float]:
+    """The places moved as little as needed to be `gap` apart, in their order, between the two bounds."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    moved = list(places)
+    for before, i in zip([None, *order], order, strict=False):
+        moved[i] = max(places[i], lowest if before is None else moved[before] + gap)
+    ceiling = highest
+    for i in reversed(order):
+        moved[i] = min(moved[i], ceiling)
+        ceiling = moved[i] - gap
+    return moved
+
+
+def text_width(words: str) -> float:
+    """Of a curve's name in pixels, rounded up: fonts differ."""
+    return sum(12.5 if letter in "@mwMW%" else 9.2 if letter.isupper() else 7.6 for letter in words)
+
+
+def _with_errors(line: Line) -> list[tuple[float, float]]:
+    errors = line.errors or [0.0] * len(line.points)
+    return [(value, error) for (_, value), error in zip(line.points, errors, strict=True)]
+
+
+def _band(line: Line, x: Scale, y: Scale) -> Markup:
+    if not any(line.errors):
+        return Markup("")
+    both = list(zip((place for place, _ in line.points), _with_errors(line), strict=True))
+    upper = [f"{x(place):.1f},{y(value + error):.1f}" for place, (value, error) in both]
+    lower = [f"{x(place):.1f},{y(value - error):.1f}" for place, (value, error) in reversed(both)]
+    return Markup('<polygon class="band fill{}" points="{}"/>').format(
+        line.color % COLORS, " ".join(upper + lower)
+    )
+
+
+def _curve(line: Line, x: Scale, y: Scale, unit: str) -> Markup:
+    color, end = line.color % COLORS, len(line.points) if line.whole is None else line.whole
+    drawn = _path(line.points[:end], x, y, f"line{color}")
+    drawn += (
+        _path(line.points[max(0, end - 1) :], x, y, f"line{color} partial") if end < len(line.points) else ""
+    )
+    if len(line.points) > MOST_MARKERS:
+        return drawn
+    for (place, value), (_, error) in zip(line.points, _with_errors(line), strict=True):
+        drawn += Markup('<circle class="fill{}" cx="{}" cy="{}" r="2.6"><title>{}</title></circle>').format(
+            color, f"{x(place):.1f}", f"{y(value):.1f}", _tip(line.label, unit, place, value, error)
+        )
+    return drawn
+
+
+def _tip(name: str, unit: str, place: float, value: float, error: float) -> str:
+    where = f"{unit} {place:g}" if unit == "update" else f"{place:,.4g} {unit}"
+    return f"{name}, {where}: {value:.4g}" + (f" ± {error:.2g}" if error else "")
+
+
+def _path(points: Points, x: Scale, y: Scale, kind: str) -> Markup:
+    path = " ".join(f"{x(place):.1f},{y(value):.1f}" for place, value in points)
+    return Markup('<polyline class="{}" points="{}"/>').format(kind, path)
+
+
+def _end_labels(lines: Sequence[Line], x: Scale, y: Scale) -> list[Markup]:
+    ends = [(x(line.points[-1][0]), y(line.points[-1][1])) for line in lines]
+    heights = spread_out([height for _, height in ends], LINE_OF_TEXT, y.end, y.start)
+    return [
+        text(place + 7, height + 4, line.label, f"name ink{line.color % COLORS}")
+        for line, (place, _), height in zip(lines, ends, heights, strict=True)
+    ]

@@ -7,24 +7,39 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from resd.report.chart import Frame, Line, line_chart, stacked_bars, swatch
+from resd.report.bars import swatch
+from resd.report.chart import SMALL, WIDE, Frame, Line, Size, labelled, line_chart
 from resd.report.results import HeldOut, held_out
-from resd.report.runs import Points, Row, Run, batch_ends, number, series, tags_by_update
+from resd.report.runs import Points, Run, batch_ends, series, tags_by_update
+from resd.report.seeds import Group, curve
+from resd.report.spending import Axis
 
 Source = Callable[[Run], Points]
 # Title, unit, curves by name.
 Spec = tuple[str, str, dict[str, Source]]
-# So many runs get a chart for every curve.
-CROWD = 3
+Legend = Sequence[tuple[Markup, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One chart of a figure: by which axis, and how it is drawn on a narrow and on a wide page."""
+
+    axis: str
+    chart: Markup
+    wide: Markup | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart with its heading and legend (sample, text)."""
+    """Charts of the same curves with their heading, and a legend where the curves are not named."""
 
     title: str
-    chart: Markup
-    legend: Sequence[tuple[Markup, str]]
+    views: Sequence[View]
+    legend: Legend = ()
+
+    @property
+    def is_wide(self) -> bool:
+        return self.views[0].wide is not None
 
 
 def metric(key: str) -> Source:
@@ -37,17 +52,22 @@ def evaluation(key: str) -> Source:
     return lambda run: series(run.evaluations, key)
 
 
+SUCCESS: Spec = (
+    "Training success",
+    "share",
+    {"solved": metric("train/solved/mean"), "tests": metric("train/test_cases/mean")},
+)
 TRAINING: tuple[Spec, ...] = (
-    (
-        "Training success",
-        "share",
-        {"solved": metric("train/solved/mean"), "test cases passed": metric("train/test_cases/mean")},
-    ),
     ("Loss", "loss", {"loss": metric("actor/loss")}),
     (
         "Entropy",
         "nats per token",
         {"student": metric("actor/entropy"), "teacher": metric("self_distillation/teacher_entropy")},
+    ),
+    (
+        "Distance from the teacher",
+        "divergence per token",
+        {"divergence": metric("self_distillation/teacher_student_gap")},
     ),
     ("Gradient norm, before clipping", "L2 norm", {"gradient norm": metric("actor/grad_norm")}),
     (
@@ -55,9 +75,12 @@ TRAINING: tuple[Spec, ...] = (
         "tokens",
         {"mean": metric("response_length/mean"), "longest": metric("response_length/max")},
     ),
+    ("Peak memory", "GiB", {"memory": lambda run: series(run.timing, "memory_gib/peak")}),
+)
+PLAYBOOK: tuple[Spec, ...] = (
     ("Playbook size", "entries", {"entries": metric("playbook/total_bullets")}),
     (
-        "Playbook changes",
+        "Changes",
         "entries per update",
         {
             "added": metric("playbook/added"),
@@ -66,27 +89,51 @@ TRAINING: tuple[Spec, ...] = (
         },
     ),
     (
-        "Judgements of playbook entries",
-        "tags per update",
+        "Judgements",
+        "per update",
         {
-            "helpful": lambda run: tags_by_update(run, "helpful"),
-            "harmful": lambda run: tags_by_update(run, "harmful"),
+            "helpful tags": lambda run: tags_by_update(run, "helpful"),
+            "harmful tags": lambda run: tags_by_update(run, "harmful"),
         },
     ),
 )
-PHASES = ("generate", "grade", "context", "update")
 
 
-def figures(runs: Sequence[Run]) -> list[Figure]:
-    """Held-out results first, then training, then time."""
-    frame = Frame(max(run.steps for run in runs), shared_boundaries(runs))
-    specs = [*_held_out_specs(runs), *TRAINING]
-    if len(runs) >= CROWD:
-        specs = [part for spec in specs for part in _apart(spec)]
-    drawn = [_figure(title, unit, curves, runs, frame) for title, unit, curves in specs]
-    slowest = max((s for run in runs for _, s in series(run.timing, "timing_s/step")), default=0.0)
-    timed = [_seconds(run, len(runs), frame, slowest) for run in runs]
-    return [figure for figure in [*drawn, *timed] if figure]
+def progress(groups: Sequence[Group], axes: Sequence[Axis]) -> list[Figure]:
+    """Held-out results and training success by each axis. The first figure also has a wide form."""
+    figures: list[Figure] = []
+    for spec in _apart([*_held_out_specs(groups), SUCCESS], groups):
+        if figure := _figure(spec, groups, axes, wide=not figures):
+            figures.append(figure)
+    return figures
+
+
+def by_update(specs: Sequence[Spec], groups: Sequence[Group], updates: Axis) -> list[Figure]:
+    """One figure for each of the specs that any run has numbers for."""
+    drawn = [_figure(spec, groups, [updates]) for spec in _apart(specs, groups)]
+    return [figure for figure in drawn if figure]
+
+
+def without_zeros(specs: Sequence[Spec], groups: Sequence[Group]) -> tuple[list[Spec], list[str]]:
+    """The specs without curves that are 0 throughout, and the names of these."""
+    runs = all_runs(groups)
+    zeros: list[str] = []
+    kept: list[Spec] = []
+    for title, unit, curves in specs:
+        values = {
+            name: {value for run in runs for _, value in source(run)} for name, source in curves.items()
+        }
+        zeros += [name for name, found in values.items() if found == {0.0}]
+        if left := {name: source for name, source in curves.items() if values[name] != {0.0}}:
+            kept.append((title, unit, left))
+    return kept, zeros
+
+
+def frame(runs: Sequence[Run], axis: Axis) -> Frame:
+    last = max((max(axis.place(run).values(), default=0.0) for run in runs), default=0.0)
+    if axis.key != "updates":
+        return Frame(last, axis.unit)
+    return Frame(max(last, 1.0), axis.unit, shared_boundaries(runs))
 
 
 def shared_boundaries(runs: Sequence[Run]) -> tuple[float, ...]:
@@ -96,54 +143,79 @@ def shared_boundaries(runs: Sequence[Run]) -> tuple[float, ...]:
     return longest if same else ()
 
 
-def _apart(spec: Spec) -> list[Spec]:
-    """One chart for each of its curves."""
-    title, unit, curves = spec
-    if len(curves) == 1:
-        return [spec]
-    return [(f"{title}, {name}", unit, {name: source}) for name, source in curves.items()]
+def all_runs(groups: Sequence[Group]) -> list[Run]:
+    return [run for group in groups for run in group.runs]
 
 
-def _held_out_specs(runs: Sequence[Run]) -> list[Spec]:
-    """One chart for each held-out source and variable."""
-    groups: dict[tuple[str, str], dict[str, HeldOut]] = {}
-    for found in (found for run in runs for found in held_out(run) if found.variable != "response_length"):
-        groups.setdefault((found.source, found.words), {})[found.statistic] = found
+def _apart(specs: Sequence[Spec], groups: Sequence[Group]) -> list[Spec]:
+    """With several groups, whose colours tell them apart, one chart for each curve."""
+    if len(groups) == 1:
+        return list(specs)
     return [
-        (f"Held-out {words}: {source}", "share", {s: evaluation(m.key) for s, m in by_statistic.items()})
-        for (source, words), by_statistic in groups.items()
+        (f"{title}, {name}" if len(curves) > 1 else title, unit, {name: source})
+        for title, unit, curves in specs
+        for name, source in curves.items()
+    ]
+
+
+def _held_out_specs(groups: Sequence[Group]) -> list[Spec]:
+    """One chart for each held-out source and variable."""
+    found: dict[tuple[str, str], dict[str, HeldOut]] = {}
+    for each in (each for run in all_runs(groups) for each in held_out(run)):
+        if each.variable != "response_length":
+            found.setdefault((each.source, each.words), {})[each.statistic] = each
+    several = len({source for source, _ in found}) > 1
+    return [
+        (
+            f"Held-out {words}" + (f": {source}" if several else ""),
+            "share",
+            {s: evaluation(m.key) for s, m in by_statistic.items()},
+        )
+        for (source, words), by_statistic in found.items()
     ]
 
 
 def _figure(
-    title: str, unit: str, curves: dict[str, Source], runs: Sequence[Run], frame: Frame
+    spec: Spec, groups: Sequence[Group], axes: Sequence[Axis], *, wide: bool = False
 ) -> Figure | None:
-    """With one run colours tell curves apart; with several, colours tell runs and dashes tell curves."""
+    title, unit, _ = spec
+    runs = all_runs(groups)
+    views = []
+    lines: list[Line] = []
+    for axis in axes:
+        if drawn := _lines(spec, groups, axis):
+            lines = lines or drawn
+            charts = [line_chart(title, unit, drawn, frame(runs, axis), size) for size in _sizes(wide=wide)]
+            views.append(View(axis.key, *charts))
+    if not views:
+        return None
+    told = labelled(lines, SMALL) or (len(lines) == 1 == len(groups))
+    return Figure(title, views, [] if told else [(swatch(x.color, kind="line"), x.label) for x in lines])
+
+
+def _sizes(*, wide: bool) -> list[Size]:
+    return [SMALL, WIDE] if wide else [SMALL]
+
+
+def _lines(spec: Spec, groups: Sequence[Group], axis: Axis) -> list[Line]:
+    """One for each curve of a single group; with several groups, one for each of them."""
+    _, _, curves = spec
     lines = []
-    for i, run in enumerate(runs):
+    for i, group in enumerate(groups):
         for j, (name, source) in enumerate(curves.items()):
-            if points := source(run):
-                several = len(runs) > 1
-                words = name if not several else f"{run.name}: {name}" if len(curves) > 1 else run.name
-                lines.append(Line(words, points, i if several else j, j if several else 0))
-    if not lines:
-        return None
-    return Figure(title, line_chart(title, unit, lines, frame), [(swatch(x), x.label) for x in lines])
-
-
-def _seconds(run: Run, runs: int, frame: Frame, slowest: float) -> Figure | None:
-    """Where the time of each update went; what no phase claims is "other". All runs share the axis."""
-    steps = {step for step, _ in series(run.timing, "timing_s/step")}
-    if not steps:
-        return None
-    phases = {name: series(run.timing, f"timing_s/{name}") for name in PHASES}
-    phases["other"] = tuple((row["step"], _rest(row)) for row in run.timing if row["step"] in steps)
-    parts = [Line(name, points, i) for i, (name, points) in enumerate(phases.items()) if points]
-    title = "Seconds per update" + (f": {run.name}" if runs > 1 else "")
-    legend = [(swatch(part, bar=True), part.label) for part in parts]
-    return Figure(title, stacked_bars(title, "seconds", parts, frame, slowest), legend)
-
-
-def _rest(row: Row) -> float:
-    claimed = sum(number(row, f"timing_s/{name}") or 0.0 for name in PHASES)
-    return max(0.0, (number(row, "timing_s/step") or 0.0) - claimed)
+            steps = curve(group, source, axis.place)
+            if not steps:
+                continue
+            several = len(groups) > 1
+            most = max(step.y.n for step in steps)
+            whole = next((k for k, step in enumerate(steps) if step.y.n < most), None)
+            lines.append(
+                Line(
+                    group.name if several else name,
+                    tuple((step.x, step.y.mean) for step in steps),
+                    i if several else j,
+                    [step.y.error or 0.0 for step in steps],
+                    whole,
+                )
+            )
+    return lines

@@ -1,70 +1,119 @@
-"""The page, from runs: everything is chosen here, and laid out in page.html."""
+"""The page, from runs: everything is chosen here, and laid out in templates/."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from resd import __version__
-from resd.context.entries import SECTIONS
-from resd.context.playbook import Playbook
+from resd.report import accuracy, costs
+from resd.report.alarms import alarms
 from resd.report.chart import MOST_BOUNDARIES
-from resd.report.curves import figures, shared_boundaries
-from resd.report.results import alarms, comparison, results, shared_facts
+from resd.report.comparison import compare
+from resd.report.curves import PLAYBOOK, TRAINING, by_update, progress, shared_boundaries, without_zeros
+from resd.report.facts import compare_settings, shared_facts
+from resd.report.heat import LEVELS, heat
+from resd.report.life import shelf
+from resd.report.reflections import MOST_EXAMPLES, examples
+from resd.report.results import held_out, results
 from resd.report.rounds import choose_story
 from resd.report.runs import Run
+from resd.report.seeds import Group, group_runs
+from resd.report.spending import axes, is_estimated
 
-# Of one playbook per problem, only the first few are shown.
-MOST_PLAYBOOKS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """A run's playbooks: those that are shown, by problem id, and how many there are."""
-
-    run: str
-    shown: Mapping[str, Playbook]
-    total: int
+TEMPLATES = Path(__file__).parent / "templates"
+# With more groups, texts are shown of the first run of each of so many.
+MOST_TOLD = 6
 
 
-def render(runs: Sequence[Run]) -> str:
-    """One HTML document. All text in it is escaped: what models wrote is shown, never obeyed."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+def render(runs: Sequence[Run], *, live: bool = False) -> str:
+    """One HTML document. All text in it is escaped: what models wrote is shown, never obeyed.
+
+    With `live` it has a script, which asks the server it came from for news; otherwise it has none.
+    """
+    script = (TEMPLATES / "watch.js").read_text(encoding="utf-8") if live else ""
+    page = _environment().get_template("page.html")
+    return page.render(**context(runs), script=script, policy=_policy(script))
+
+
+def context(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the template is given."""
+    groups = group_runs(runs)
+    told = [group.runs[0] for group in groups[:MOST_TOLD]]
+    measured = axes(runs)
+    return {
+        "runs": [run.name for run in runs],
+        "groups": groups,
+        "several": len(runs) > 1,
+        "seeds": any(len(group.runs) > 1 for group in groups),
+        "told": len(told),
+        "facts": shared_facts(runs),
+        "updates": any(run.updates for run in runs),
+        "version": __version__,
+        **_numbers(runs, groups),
+        **_curves(runs, groups),
+        "axes": measured,
+        "estimated": is_estimated(runs),
+        "heats": [found for run in told if (found := heat(run))],
+        "heat_levels": LEVELS,
+        "shelves": [shelf(run) for run in told if run.has_playbook],
+        "stories": {run.name: story for run in told if (story := choose_story(run))},
+        "examples": _examples(told),
+    }
+
+
+def _numbers(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
+    tables = {run.name: results(run) for run in runs}
+    return {
+        "comparison": compare(groups),
+        "results": {name: table for name, table in tables.items() if table},
+        "tasks": len({metric.source for run in runs for metric in held_out(run)}),
+        "alarms": alarms(runs),
+        "settings": compare_settings(groups),
+    }
+
+
+def _curves(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
+    measured = axes(runs)
+    playbook, zeros = without_zeros(PLAYBOOK, groups)
+    return {
+        "progress": progress(groups, measured),
+        "accuracy": accuracy.figures(groups, measured[0]),
+        "accuracy_legend": accuracy.legend(),
+        "training": by_update(TRAINING, groups, measured[0]),
+        "playbook_curves": by_update(playbook, groups, measured[0]),
+        "playbook_zeros": zeros,
+        "costs": [*costs.seconds(groups, measured[0]), *costs.tokens(groups, measured[0])],
+        "batches_drawn": 0 < len(shared_boundaries(runs)) <= MOST_BOUNDARIES,
+    }
+
+
+def _examples(told: Sequence[Run]) -> dict[str, Any]:
+    most = max(2, MOST_EXAMPLES // max(1, len(told) - 1))
+    return {run.name: found for run in told if (found := examples(run, most))}
+
+
+def _policy(script: str) -> str:
+    """What the browser may load: nothing but the styles in the page, and the script that is ours."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    if not script:
+        return policy
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"{policy}; script-src 'sha256-{digest}'; connect-src 'self'"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(context(runs))
-
-
-def context(runs: Sequence[Run]) -> dict[str, Any]:
-    """What the template is given."""
-    tables = {run.name: results(run) for run in runs}
-    stories = {run.name: choose_story(run) for run in runs}
-    return {
-        "runs": [run.name for run in runs],
-        "several": len(runs) > 1,
-        "facts": shared_facts(runs),
-        "comparison": comparison(runs),
-        "results": {name: table for name, table in tables.items() if table},
-        "figures": figures(runs),
-        "batches_drawn": 0 < len(shared_boundaries(runs)) <= MOST_BOUNDARIES,
-        "shelves": [shelf(run) for run in runs if run.has_playbook],
-        "sections": {section.key: section.title.capitalize() for section in SECTIONS},
-        "stories": {name: story for name, story in stories.items() if story},
-        "alarms": alarms(runs),
-        "updates": any(run.updates for run in runs),
-        "version": __version__,
-    }
-
-
-def shelf(run: Run) -> Shelf:
-    """The global playbook, or the first few of those per problem."""
-    chosen = list(run.playbooks.items())[:MOST_PLAYBOOKS]
-    return Shelf(run.name, dict(chosen), len(run.playbooks))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from resd.chat import split_thinking
 from resd.context.curation import Addition, parse_curation
 from resd.context.reflection import Reflection, parse_reflection
-from resd.records import ResdError
-from resd.report.runs import Run
+from resd.report.runs import Run, clip, damaged
 
 # A long run's rollouts are large: what is not among the first batches is not looked for.
 MOST_BATCHES = 40
@@ -107,13 +106,10 @@ def _stories(run: Run, batch: Sequence[tuple[int, int, int]]) -> list[Story]:
         try:
             rows = run.rollouts(step)
             for problem, tries in _by_problem(rows).items():
-                questions[problem] = str(tries[0]["question"])
-                rounds.setdefault(problem, []).append(_round(step, number, tries, rows))
+                questions[problem] = clip(str(tries[0]["question"]))
+                rounds.setdefault(problem, []).append(read_round(step, number, tries, rows))
         except (KeyError, TypeError, ValueError) as error:
-            raise ResdError(
-                f"report: {run.folder}/rollouts/{step}.jsonl does not hold what it should ({error!r}); "
-                "restore the file or remove it"
-            ) from error
+            raise damaged(run.rollout_file(step), error) from error
     return [Story(problem, questions[problem], batch[0][1], each) for problem, each in rounds.items()]
 
 
@@ -125,7 +121,7 @@ def _by_problem(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
     return groups
 
 
-def _round(step: int, number: int, tries: Rows, rows: Rows) -> Round:
+def read_round(step: int, number: int, tries: Rows, rows: Rows) -> Round:
     best = max(tries, key=lambda row: (_solved(row), row["passed"]))
     thinking, answer = split_thinking(str(best["response"]))
     prompt = best["teacher_prompt"]
@@ -138,12 +134,12 @@ def _round(step: int, number: int, tries: Rows, rows: Rows) -> Round:
         total=int(best["total"]),
         tokens=int(best["tokens"]),
         cut=best["finish_reason"] == "length",
-        thinking=thinking,
-        answer=answer,
-        feedback=str(best["feedback"]),
-        reflection=_reflection(_said(rows, "reflect", best["key"])),
-        additions=_additions(_said(rows, "curate", best["key"])),
-        teacher_prompt=None if prompt is None else str(prompt),
+        thinking=clip(thinking),
+        answer=clip(answer),
+        feedback=clip(str(best["feedback"])),
+        reflection=read_reflection(said(rows, "reflect", best["key"])),
+        additions=_additions(said(rows, "curate", best["key"])),
+        teacher_prompt=None if prompt is None else clip(str(prompt)),
         teacher_sections=[str(name) for name in best["teacher_sections"]],
     )
 
@@ -152,14 +148,18 @@ def _solved(row: Mapping[str, Any]) -> bool:
     return bool(row["total"] > 0 and row["passed"] == row["total"])
 
 
-def _said(rows: Rows, role: str, key: object) -> str | None:
+def said(rows: Rows, role: str, key: object) -> str | None:
     """The model's reply in this role about the attempt `key`."""
     said = (r for r in rows if r["kind"] == "context" and r["role"] == role and r["key"] == key)
     return next((str(row["output"]) for row in said), None)
 
 
-def _reflection(text: str | None) -> Reflection | None:
-    return None if text is None else parse_reflection(text, ())
+def read_reflection(text: str | None) -> Reflection | None:
+    """Parsed; clipped where it could not be."""
+    if text is None:
+        return None
+    reflection = parse_reflection(split_thinking(text)[1], ())
+    return replace(reflection, raw=clip(reflection.raw))
 
 
 def _additions(text: str | None) -> tuple[Addition, ...]:

@@ -15,6 +15,10 @@ from resd.context.playbook import Playbook, load_playbooks
 from resd.records import ResdError
 from resd.training import journal
 
+CONFIG = "config.yaml"
+# Characters of any one text that the page shows: responses of reasoning models are long.
+MOST_TEXT = 6000
+
 Row = Mapping[str, Any]
 Points = tuple[tuple[float, float], ...]
 
@@ -53,9 +57,19 @@ class Run:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
+    @property
+    def steps_with_updates(self) -> list[int]:
+        return [int(row["step"]) for row in self.updates]
+
     def rollouts(self, step: int) -> list[dict[str, Any]]:
         """The rows of one update, [] where they were not kept."""
-        return journal.read(self.folder / journal.ROLLOUTS / f"{step}.jsonl")
+        return journal.read(self.rollout_file(step))
+
+    def rollout_file(self, step: int) -> Path:
+        return self.folder / journal.ROLLOUTS / f"{step}.jsonl"
+
+    def evaluation_file(self, step: int) -> Path:
+        return self.folder / journal.EVALUATIONS / f"{step}.jsonl"
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
@@ -67,17 +81,16 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def load_run(folder: Path, name: str) -> Run:
-    """Read one run's journals. A last line that is being written is left out."""
-    for file in (journal.METRICS, "config.yaml"):
-        if not (folder / file).is_file():
-            raise ResdError(f"report: {folder} holds no {file}; give the folder of a run")
+    """Read one run's journals. A last line that is being written is left out; a run may have just begun."""
+    if not (folder / CONFIG).is_file():
+        raise ResdError(f"report: {folder} holds no {CONFIG}; give the folder of a run")
     rows = _checked(folder / journal.METRICS)
     timing = _checked(folder / journal.TIMING)
     path = folder / journal.PLAYBOOK
     return Run(
         name=name,
         folder=folder,
-        config=_config(folder / "config.yaml"),
+        config=_config(folder / CONFIG),
         updates=_kind(rows, "update"),
         evaluations=_kind(rows, "evaluation"),
         timing=_kind(timing, "update"),
@@ -115,6 +128,21 @@ def total(rows: Sequence[Row], key: str) -> float | None:
     """The sum over all rows; None when no row has the metric."""
     values = [value for _, value in series(rows, key)]
     return sum(values) if values else None
+
+
+def damaged(path: Path, error: Exception) -> ResdError:
+    """The error for a file whose rows lack what they should have."""
+    return ResdError(
+        f"report: {path} does not hold what it should ({error!r}); restore the file or remove it"
+    )
+
+
+def clip(text: str, most: int = MOST_TEXT) -> str:
+    """The text, or its two ends around a note of how much is left out."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters left out ...]\n{text[-half:]}"
 
 
 def batch_ends(run: Run) -> tuple[float, ...]:
