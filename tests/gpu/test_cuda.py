@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from resd.config import DistillationConfig, OptimizerConfig, RunConfig, TeacherConfig
+from learner.steps import adapt
+from resd.config import DistillationConfig, LoRAConfig, OptimizerConfig, RunConfig, TeacherConfig
 from resd.generation.decoder import Decoder
 from resd.generation.engine import generate
 from resd.learner.learner import Learner
@@ -34,15 +35,20 @@ def examples() -> list[TrainingExample]:
     ]
 
 
-def gradients(device: str, kind: str) -> dict[str, torch.Tensor]:
+def gradients(
+    device: str, kind: str, rank: int | None = None, dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
     """Parameters after one update with plain SGD-like AdamW: what the gradients did to them."""
-    model = copy.deepcopy(tiny_model()).to(device)
+    model = copy.deepcopy(tiny_model()).to(device, dtype)
     config = RunConfig(
-        compute_dtype="float32",
+        compute_dtype="float32" if dtype == torch.float32 else "bfloat16",
         teacher=TeacherConfig(kind=kind, update_rate=0.05),
+        lora=LoRAConfig(rank=rank, alpha=4),
         # A large eps makes AdamW's first step proportional to the gradient.
         optimizer=OptimizerConfig(learning_rate=1.0, eps=1.0, warmup_updates=0, weight_decay=0.0),
     )
+    if rank:
+        adapt(model, config)
     learner = Learner(model, make_teacher(config.teacher, model), config, total_updates=1)
     learner.update(examples(), Objective(distillation=DistillationConfig(topk=20)))
     return {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
@@ -53,6 +59,28 @@ def test_an_update_is_the_same_as_on_the_cpu(kind: str) -> None:
     here, there = gradients("cpu", kind), gradients("cuda", kind)
     for name, expected in here.items():
         torch.testing.assert_close(there[name], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ema", "frozen"])
+def test_adapters_learn_the_same_as_on_the_cpu(kind: str) -> None:
+    here, there = gradients("cpu", kind, rank=2), gradients("cuda", kind, rank=2)
+    for name, expected in here.items():
+        torch.testing.assert_close(there[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_adapters_learn_beside_bfloat16_weights() -> None:
+    """Packed, from weights in bfloat16: near what float32 learns, and the weights stay as they are."""
+    exact, ours = gradients("cpu", "ema", rank=2), gradients("cuda", "ema", 2, torch.bfloat16)
+    start = tiny_model()
+    adapt(start, RunConfig(lora=LoRAConfig(rank=2, alpha=4)))
+    moved = [
+        torch.cat([(after[n] - p.detach()).flatten() for n, p in start.named_parameters() if p.requires_grad])
+        for after in (exact, ours)
+    ]
+    assert torch.nn.functional.cosine_similarity(*moved, dim=0) > 0.95
+    for name, parameter in start.named_parameters():
+        if not parameter.requires_grad:
+            assert torch.equal(ours[name], parameter.detach().bfloat16())
 
 
 def test_greedy_decoding_is_the_same_as_on_the_cpu() -> None:

@@ -88,7 +88,7 @@ class Decoder:
         """
         pushed = _take(self._source if self._adapted else self._model, named_tensors)
         if self._adapted:
-            _take(self._model, merged_weights(self._source))
+            _take(self._model, merged_weights(self._source, self._model.dtype))
         elif not pushed and self._model is not self._source:
             _take(self._model, self._source.state_dict().items())
         self._version = version

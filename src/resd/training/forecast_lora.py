@@ -8,8 +8,8 @@ from functools import cached_property
 
 from resd.training.forecast import BASE_BYTES, LOSS_FACTOR, STEP_BYTES, TRAFFIC, Forecast
 
-# Bytes moved per adapted weight when it is merged: read, in float32 twice, rounded, copied.
-MERGE_BYTES = 32
+# Bytes moved per adapted weight when it is merged: read, summed in float32, drawn for, rounded, copied.
+MERGE_BYTES = 48
 # Two products, a scaling and a sum beside each linear layer: about as many operations as the layer has.
 OPERATIONS = 2
 
