@@ -97,7 +97,7 @@ def test_modules_that_programs_import(sandbox: Sandbox) -> None:
         "math heapq asyncio concurrent.futures threading email.message ctypes bisect array hashlib decimal"
     )
     program = (
-        "import importlib, asyncio, threading\ndef f(names):\n    for n in names: importlib.import_module(n)\n"
+        "import importlib, asyncio\ndef f(names):\n    for n in names: importlib.import_module(n)\n"
         "    async def g(): await asyncio.sleep(0); return 5\n    return asyncio.run(g())"
     )
     result = sandbox.run(program, "f", [[names.split()]])

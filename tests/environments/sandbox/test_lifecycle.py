@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -35,6 +36,12 @@ def _children(pid: int | None = None) -> set[int]:
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found - {pid or os.getpid()}
+
+
+def _signal(pids: set[int], number: int) -> None:
+    for pid in sorted(pids & _children()):
+        with contextlib.suppress(ProcessLookupError):  # ended with the one before
+            os.kill(pid, number)
 
 
 def _open_files() -> int:
@@ -77,7 +84,7 @@ def test_a_lost_launcher_is_replaced(number: int) -> None:
     with Sandbox(workers=1) as sandbox:
         sandbox.run(DOUBLE, "f", [[1]])
         targets = _children()
-        timer = threading.Timer(0.2, lambda: [os.kill(pid, number) for pid in sorted(targets & _children())])
+        timer = threading.Timer(0.2, _signal, (targets, number))
         timer.start()
         start = time.monotonic()
         result = sandbox.run("import time\ndef f(x): time.sleep(60)", "f", [[1]], Limits(wall_s=1.0))
@@ -91,8 +98,7 @@ def test_a_launcher_lost_between_jobs_is_replaced() -> None:
     with Sandbox(workers=1) as sandbox:
         before = _children()
         sandbox.run(DOUBLE, "f", [[1]])
-        for pid in sorted(_children() - before):
-            os.kill(pid, signal.SIGKILL)
+        _signal(_children() - before, signal.SIGKILL)
         assert sandbox.run(DOUBLE, "f", [[2]]).status in ("ok", "killed")
         assert sandbox.run(DOUBLE, "f", [[3]]).values == [6]
 

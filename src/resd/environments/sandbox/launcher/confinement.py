@@ -14,18 +14,22 @@ _MEGABYTE = 1 << 20
 _STACK = 64 * _MEGABYTE
 _SCRATCH = 16 * _MEGABYTE
 _THREADS = 64
-_LAUNCHER_AND_CHILD = 3  # with the process that waits for the launcher
 _OPEN_FILES = 64
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What of the host is used. `landlock` is the version in use, 0: none."""
+    """What of the host is used.
+
+    `landlock` is the version in use, 0: none. `company`: how many processes of the child's uid its user
+    namespace holds beside it.
+    """
 
     namespaces: bool
     landlock: int
     seccomp: bool
     readable: Sequence[str]
+    company: int
 
 
 def confine(parts: Parts, cpu_s: float, memory_mb: int) -> None:
@@ -78,7 +82,8 @@ def _limit(parts: Parts, cpu_s: float, memory_mb: int) -> None:
 def _most_processes(parts: Parts) -> int | None:
     """Processes and threads of our uid; in a user namespace only what runs there counts. None: no limit."""
     if parts.namespaces:
-        return _THREADS if parts.seccomp else _LAUNCHER_AND_CHILD
+        # Without the filter there may be no second process, whose time nobody would count: and no threads.
+        return parts.company + (_THREADS if parts.seccomp else 1)
     if parts.seccomp:
         return None  # there are no new processes, and memory bounds the threads
     uid = namespaces.UNPRIVILEGED if os.geteuid() == 0 else os.geteuid()

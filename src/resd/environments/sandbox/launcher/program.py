@@ -47,6 +47,7 @@ def _set_up(wanted: list[str]) -> tuple[confinement.Parts, int]:
         _reach_through_descriptors(readable)
     for name in _PRELOADED.split():
         importlib.import_module(name)
+    company = 1 if os.geteuid() == 0 else 2  # the launcher; and, of a user, who waits for it
     own_space = namespaces.enter(readable) if inside else -1
     if not inside:
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
@@ -54,7 +55,8 @@ def _set_up(wanted: list[str]) -> tuple[confinement.Parts, int]:
     gc.collect()
     gc.disable()
     gc.freeze()  # a child's first collection must not copy all of our pages
-    parts = confinement.Parts(inside, version, "seccomp" in wanted and seccomp.supported(), readable)
+    filtered = "seccomp" in wanted and seccomp.supported()
+    parts = confinement.Parts(inside, version, filtered, readable, company)
     return parts, own_space
 
 
