@@ -51,6 +51,7 @@ def test_verdicts(problem):
 def test_thinking_is_not_read(problem):
     response = Response("r", "<think>a, b, c, d, e</think>Five words without any comma.", (), (), "stop")
     assert IFEval().grade(problem, response).solved
+    assert not IFEval().grade(problem, response).details["truncated"]
     endless = IFEval().grade(problem, "<think>five words without any comma")
     assert (endless.passed, endless.details["incorrect_format"]) == (0, True)
     assert endless.feedback == (

@@ -45,10 +45,16 @@ def resd_decode(value: "Any") -> "Any":
 
 
 class Unknown:
-    """What a call that the program has not been asked yet would return."""
+    """What a call that the program has not been asked yet would return. Nothing can be decided by it."""
 
     def __init__(self, call):
         self.call = call
+
+    def __bool__(self):
+        raise TypeError("not known yet")
+
+    def __eq__(self, other):
+        raise TypeError("not known yet")
 
 
 class Replay:

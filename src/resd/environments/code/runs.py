@@ -159,19 +159,23 @@ def _known(got: Returned) -> list[Any]:
 def _asserted(
     tests: TestSource, plan: Report, report: Report, found: Sequence[tuple[Any, Returned]], public: bool
 ) -> list[Outcome]:
-    """One outcome an assertion. Those that the plan foresaw and the source never came to have failed."""
+    """One outcome an assertion. Those that the plan foresaw and the source never came to have failed.
+
+    A plan that ended early says how many assertions there are at least, but not which.
+    """
+    foreseen = plan.error is None
+    checks = plan.checks if foreseen else [*report.checks, *plan.checks[len(report.checks) :]]
     outcomes = []
-    for number in range(max(len(plan.checks), len(report.checks))):
-        check = plan.checks[number] if number < len(plan.checks) else report.checks[number]
+    for number, check in enumerate(checks):
         holds = number < len(report.checks) and bool(report.checks[number]["passed"])
-        if "call" in check:
+        if foreseen and "call" in check:
             outcomes.append(_compared(tests, check, found[check["call"]], public))
         elif holds and not report.unknown:
             outcomes.append(Outcome("passed", public))
         else:
             calls = [found[i] for i in check["calls"] if i < len(found)]
             outcomes.append(_untrue(tests, tests.assertion(check["line"]), calls, public))
-    if plan.error is not None or not outcomes:  # what follows from results cannot be counted beforehand
+    if not foreseen or not outcomes:  # that the source came to its end is then a test of its own
         ended = report.error is None and not report.unknown
         outcomes.append(
             Outcome("passed", public) if ended else _untrue(tests, "all tests run", found, public)

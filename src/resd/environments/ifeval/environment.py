@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resd.environments.answers import check_choice, was_cut_off
 from resd.environments.base import answer_text, reply_text
 from resd.environments.ifeval.instructions import Instruction, parse_instruction, parse_instructions, plain
 from resd.environments.ifeval.variants import variants
@@ -29,6 +30,7 @@ class IFEval:
 
     path: str | Path | None = None
     reward: str = "pass_rate"
+    name = "ifeval"
 
     def __post_init__(self) -> None:
         if self.reward not in REWARDS:
@@ -36,12 +38,8 @@ class IFEval:
                 f"ifeval: reward {self.reward!r} is not known; choose one of {', '.join(REWARDS)}"
             )
 
-    @property
-    def name(self) -> str:
-        return "ifeval"
-
     def problems(self, split: str) -> list[Problem]:
-        return [_problem(id_, row, split) for id_, row in load_rows("ifeval", split, self.path)]
+        return [_problem(id_, row, split) for id_, row in load_rows(self.name, split, self.path)]
 
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
         """Check every instruction. `details` has one item an instruction, strictly and loosely judged.
@@ -66,6 +64,7 @@ class IFEval:
                 "followed_loosely": loosely,
                 "solved_loosely": all(loosely),
                 "incorrect_format": not reply,
+                "truncated": was_cut_off(response),
             },
         )
 
