@@ -33,10 +33,7 @@ class IFEval:
     name = "ifeval"
 
     def __post_init__(self) -> None:
-        if self.reward not in REWARDS:
-            raise ResdError(
-                f"ifeval: reward {self.reward!r} is not known; choose one of {', '.join(REWARDS)}"
-            )
+        check_choice(self.name, "reward", self.reward, REWARDS)
 
     def problems(self, split: str) -> list[Problem]:
         return [_problem(id_, row, split) for id_, row in load_rows(self.name, split, self.path)]
