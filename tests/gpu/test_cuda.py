@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.steps import adapt
+from learner import steps
 from resd.config import DistillationConfig, LoRAConfig, OptimizerConfig, RunConfig, TeacherConfig
 from resd.generation.decoder import Decoder
 from resd.generation.engine import generate
@@ -35,20 +35,19 @@ def examples() -> list[TrainingExample]:
     ]
 
 
-def gradients(
-    device: str, kind: str, rank: int | None = None, dtype: torch.dtype = torch.float32
-) -> dict[str, torch.Tensor]:
+def gradients(device: str, kind: str, rank: int | None = None) -> dict[str, torch.Tensor]:
     """Parameters after one update with plain SGD-like AdamW: what the gradients did to them."""
-    model = copy.deepcopy(tiny_model()).to(device, dtype)
+    model = copy.deepcopy(tiny_model())
     config = RunConfig(
-        compute_dtype="float32" if dtype == torch.float32 else "bfloat16",
+        compute_dtype="float32",
         teacher=TeacherConfig(kind=kind, update_rate=0.05),
         lora=LoRAConfig(rank=rank, alpha=4),
         # A large eps makes AdamW's first step proportional to the gradient.
         optimizer=OptimizerConfig(learning_rate=1.0, eps=1.0, warmup_updates=0, weight_decay=0.0),
     )
     if rank:
-        adapt(model, config)
+        steps.adapt(model, config)
+    model = model.to(device)
     learner = Learner(model, make_teacher(config.teacher, model), config, total_updates=1)
     learner.update(examples(), Objective(distillation=DistillationConfig(topk=20)))
     return {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
@@ -69,18 +68,17 @@ def test_adapters_learn_the_same_as_on_the_cpu(kind: str) -> None:
 
 
 def test_adapters_learn_beside_bfloat16_weights() -> None:
-    """Packed, from weights in bfloat16: near what float32 learns, and the weights stay as they are."""
-    exact, ours = gradients("cpu", "ema", rank=2), gradients("cuda", "ema", 2, torch.bfloat16)
-    start = tiny_model()
-    adapt(start, RunConfig(lora=LoRAConfig(rank=2, alpha=4)))
-    moved = [
-        torch.cat([(after[n] - p.detach()).flatten() for n, p in start.named_parameters() if p.requires_grad])
-        for after in (exact, ours)
-    ]
-    assert torch.nn.functional.cosine_similarity(*moved, dim=0) > 0.95
-    for name, parameter in start.named_parameters():
-        if not parameter.requires_grad:
-            assert torch.equal(ours[name], parameter.detach().bfloat16())
+    """Packed, from weights in bfloat16: near the float32 gradient, and the weights stay as they are."""
+    lora = LoRAConfig(rank=3, alpha=6)
+    exact, _ = steps.gradients(steps.build(steps.config(lora=lora)), steps.examples(), steps.DISTILLATION)
+    run = steps.config(compute_dtype="bfloat16", lora=lora)
+    learner = steps.build(run, dtype=torch.bfloat16, device="cuda")
+    assert learner.packed
+    before = {name: p.clone() for name, p in learner.model.named_parameters() if not p.requires_grad}
+    ours, _ = steps.gradients(learner, steps.examples(), steps.DISTILLATION)
+    assert torch.nn.functional.cosine_similarity(ours.cpu(), exact, dim=0) > 0.95
+    for name, tensor in before.items():
+        assert torch.equal(learner.model.get_parameter(name), tensor)
 
 
 def test_greedy_decoding_is_the_same_as_on_the_cpu() -> None:

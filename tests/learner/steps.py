@@ -41,13 +41,14 @@ def config(micro_batch_tokens: int = 200, temperature: float = 1.0, **changes: A
     )
 
 
-def build(run: RunConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> Learner:
+def build(run: RunConfig, seed: int = 0, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Learner:
     model = tiny_model(seed).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 2  # away from a uniform prediction
     if run.lora.rank:
         adapt(model, run, seed)
+    model = model.to(device)
     return Learner(model, make_teacher(run.teacher, model), run, total_updates=100)
 
 
