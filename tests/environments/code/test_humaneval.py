@@ -91,7 +91,7 @@ def test_broken_variants_do_not(path, rows):
         for index, source in islice((pair for pair in broken if pair[0] == task), BROKEN)
     ]
     assert len(chosen) == BROKEN * len(rows)
-    environment = load("code", path=path, time_limit=0.2)
+    environment = load("code", path=path, time_limit=0.1)
     problems = environment.problems("test")
     graded = environment.grade_many(
         [problems[index] for index, _ in chosen + equal], [fenced(source) for _, source in chosen + equal]
