@@ -60,7 +60,7 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
         ("optimizer: {betas: [0.9, 2]}", [], ["optimizer.betas.1: should be less than 1, not 2"]),
         ("", ["output="], ["output: ", "at least 1 character"]),
         ("", ["optimizer.learning_rate=-1"], ["optimizer.learning_rate", "greater than 0"]),
-        ("algorithm: ppo", [], ["algorithm", "'resd', 'sdpo', 'grpo', 'srpo' or 'rlsd'"]),
+        ("algorithm: ppo", [], ["algorithm", "'resd', 'sdpo', 'grpo', 'srpo', 'rlsd' or 'ace'"]),
         ("algorithm: grpo", [], ["algorithm grpo", "rollout.n", "2 or more"]),
         ("algorithm: srpo", [], ["algorithm srpo", "rollout.n", "2 or more"]),
         ("algorithm: rlsd", [], ["algorithm rlsd", "rollout.n", "2 or more"]),

@@ -203,12 +203,21 @@ class OptimizerConfig(Section):
     activation_checkpointing: bool | None = None
 
 
+class SwitchConfig(Section):
+    """Going on with another algorithm once success is common (the paper's own advice, section 6)."""
+
+    to: Literal["grpo", "srpo", "rlsd", "sdpo"] | None = None
+    n: int = Field(8, ge=1)  # tries per problem and update from there on
+    success: Fraction = 0.7  # of an update's attempts; the next update is the first with `to`
+
+
 class EvaluationConfig(Section):
     split: str = "test"
     samples: int = Field(4, ge=1)
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1.0)
     every_batches: int | None = Field(1, ge=1)  # None: only before the first and after the last update
+    playbook: bool = False  # held-out prompts show the playbook as it is
     limit: int | None = Field(None, ge=1)  # only the first so many problems
     seed: int = 20_260_512
 
@@ -227,7 +236,7 @@ class LoggingConfig(Section):
 
 class RunConfig(Section):
     model: str = "lab"  # "lab", a folder, or a hub name
-    algorithm: Literal["resd", "sdpo", "grpo", "srpo", "rlsd"] = "resd"
+    algorithm: Literal["resd", "sdpo", "grpo", "srpo", "rlsd", "ace"] = "resd"
     output: str = Field("runs/resd", min_length=1)
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -247,6 +256,7 @@ class RunConfig(Section):
     distillation: DistillationConfig = DistillationConfig()
     teacher: TeacherConfig = TeacherConfig()
     lora: LoRAConfig = LoRAConfig()
+    switch: SwitchConfig = SwitchConfig()
     policy: PolicyConfig = PolicyConfig()
     srpo: SRPOConfig = SRPOConfig()
     rlsd: RLSDConfig = RLSDConfig()
@@ -255,11 +265,34 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
 
+    @property
+    def keeps_playbook(self) -> bool:
+        """Whether there is a context engine."""
+        return self.algorithm in ("resd", "ace")
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether some algorithm of the run asks a teacher anything."""
+        algorithms = {self.algorithm, self.switch.to or self.algorithm}
+        return not algorithms <= {"grpo", "ace"}
+
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:
-        if self.algorithm in ("grpo", "srpo", "rlsd") and self.rollout.n < 2:
+        then = [(self.switch.to, self.switch.n, "switch.n")] if self.switch.to else []
+        for algorithm, n, key in [(self.algorithm, self.rollout.n, "rollout.n"), *then]:
+            if algorithm in ("grpo", "srpo", "rlsd") and n < 2:
+                raise ValueError(
+                    f"algorithm {algorithm} compares tries at one problem: set {key} to 2 or more"
+                )
+        if self.evaluation.playbook and not (self.keeps_playbook and self.context.mode == "global"):
             raise ValueError(
-                f"algorithm {self.algorithm} compares tries at one problem: set rollout.n to 2 or more"
+                "evaluation.playbook needs algorithm resd or ace and context.mode global: there is no other "
+                "playbook for held-out problems"
+            )
+        if self.algorithm == "ace" and not (self.evaluation.playbook or self.context.student_playbook):
+            raise ValueError(
+                "algorithm ace changes the playbook alone: set evaluation.playbook or "
+                "context.student_playbook to true, or nobody is shown it"
             )
         if self.context.author == "teacher" and self.teacher.kind not in ("ema", "frozen"):
             raise ValueError(

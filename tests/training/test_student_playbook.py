@@ -1,13 +1,15 @@
-"""Rollouts that are shown a snapshot of the playbook: who sees it, who does not, and that it is resumed."""
+"""Rollouts that are shown the playbook: who sees it, who does not, and that it is resumed."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import toy
 from resd.records import Request, ResdError, Response
+from resd.training import journal, setup
 from resd.training.setup import fit_prompts
 from resd.training.stream import Stream
 from support import save_tiny
@@ -85,3 +87,46 @@ def test_prompts_leave_room_for_the_rollout(model: Path, tmp_path: Path) -> None
     )
     with pytest.raises(ResdError, match=r"and rollout\.max_tokens"):
         fit_prompts(too_long, stream.learner.model)
+
+
+def test_held_out_prompts_show_it_as_it_is(model: Path, tmp_path: Path) -> None:
+    evaluation = {"samples": 2, "playbook": True}
+    stream = build(model, tmp_path / "run", algorithm="ace", evaluation=evaluation)
+    before = {name: tensor.clone() for name, tensor in stream.learner.weights()}
+    seen = watch(stream)
+    stream.train()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stream.learner.weights())
+    first, last = seen["test"][:6], seen["test"][-6:]
+    assert not any("Playbook:" in prompt for prompt in first), "there is none yet"
+    assert stream.context is not None
+    lessons = [entry.content for entry in stream.context.taught("")]
+    assert lessons
+    assert all(lesson in prompt for lesson in lessons for prompt in last)
+    assert "Playbook:" in seen["train"][-1]
+
+
+def test_an_evaluation_takes_the_playbook_of_its_checkpoint(model: Path, tmp_path: Path) -> None:
+    changes = {"algorithm": "ace", "evaluation": {"samples": 2, "playbook": True}}
+    stream = build(model, tmp_path / "run", **changes)
+    stream.train()
+    config = stream.config.model_copy(update={"model": str(tmp_path / "run/checkpoints/6")})
+    with toy.in_place():
+        again = setup.evaluate_model(config)
+        last = journal.read(tmp_path / "run" / journal.METRICS)[-1]
+        assert again.metrics == {name: last[name] for name in again.metrics}
+        with pytest.raises(ResdError, match="comes without a playbook"):
+            setup.evaluate_model(stream.config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"algorithm": "ace", "context": {"style": "compact"}}, "nobody is shown it"),
+        ({"algorithm": "sdpo", "evaluation": {"playbook": True}}, "needs algorithm resd or ace"),
+    ],
+)
+def test_a_playbook_that_nobody_has_or_sees(
+    model: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ResdError, match=words):
+        toy.toy_config(model, tmp_path / "run", **changes)

@@ -117,8 +117,15 @@ class ContextUpdater:
 
         Worded as for the teacher. The problem stays as it is: no other role sees this prompt.
         """
+        return self._asked(problem, self._snapshots.get(self._name(problem.id), ()))
+
+    def held_out_prompt(self, problem: Problem) -> tuple[int, ...]:
+        """Likewise, what a held-out rollout is asked: behind the playbook as the teacher is shown it now."""
+        return self._asked(problem, self.taught(problem.id))
+
+    def _asked(self, problem: Problem, entries: Sequence[Entry]) -> tuple[int, ...]:
         builder = self._builder
-        if entries := self._snapshots.get(self._name(problem.id)):
+        if entries:
             prompt = builder.build("solve", {"problem": problem.question}, entries, problem.messages)
             if prompt.entries:
                 return prompt.ids

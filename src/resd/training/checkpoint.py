@@ -82,6 +82,11 @@ def latest(root: Path) -> Path | None:
     return next(iter(reversed(saved(root))), None)
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a model folder is a checkpoint."""
+    return (folder / "state" / "state.json").is_file()
+
+
 def load_state(checkpoint: Path) -> RunState:
     """Raises ResdError if the folder holds a model but no run."""
     try:

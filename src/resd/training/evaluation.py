@@ -16,7 +16,7 @@ from resd.context.seeding import derive_seed
 from resd.environments.base import Environment
 from resd.generation.engine import GenerationEngine
 from resd.records import Attempt
-from resd.training.rollout import Sampling, group_by_problem, roll_out
+from resd.training.rollout import PromptIds, Sampling, group_by_problem, roll_out
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,12 @@ def evaluate(
     tokenizer: Any,
     config: EvaluationConfig,
     rollout: RolloutConfig,
+    prompt_ids: PromptIds | None = None,
 ) -> Evaluation:
     """Sample `config.samples` responses to each problem of the split, grade them, and average.
 
-    Length limit and thinking are those of training (`rollout`). The same weights give the same result.
+    Length limit and thinking are those of training (`rollout`). `prompt_ids(problem)` is what is asked; by
+    default the problem's own messages. The same weights give the same result.
     """
     problems = environment.problems(config.split)[: config.limit]
     sampling = Sampling(
@@ -49,6 +51,7 @@ def evaluate(
         tokenizer,
         sampling,
         seed=lambda problem, sample: derive_seed(config.seed, "evaluation", problem.id, sample),
+        prompt_ids=prompt_ids,
     )
     return Evaluation(summarize(environment.name, attempts), attempts)
 

@@ -123,5 +123,5 @@ class Spread:
 
 
 def _teacher(config: RunConfig) -> TeacherConfig:
-    """GRPO asks no teacher anything: the live one costs no memory."""
-    return TeacherConfig(kind="live") if config.algorithm == "grpo" else config.teacher
+    """Where none is asked anything: the live one costs no memory."""
+    return config.teacher if config.has_teacher else TeacherConfig(kind="live")

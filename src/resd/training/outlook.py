@@ -102,7 +102,8 @@ def make_forecast(config: RunConfig, shape: ModelShape, machine: Hardware, work:
     """Of a run that trains all weights, or adapters."""
     if config.lora.rank is None:
         return Forecast(shape, machine, work, choices(config))
-    names = None if config.lora.target_modules == "all-linear" else config.lora.target_modules
+    chosen = config.lora.target_modules
+    names = None if chosen == "all-linear" else tuple(name.rpartition(".")[2] for name in chosen)
     return LoRAForecast(shape, machine, work, choices(config), config.lora.rank, names)
 
 
@@ -134,7 +135,7 @@ def prompt_tokens(problems: Sequence[Problem]) -> int:
 def workload(config: RunConfig, plan: Plan, prompt: int, shape: ModelShape) -> Workload:
     """Everything as long as it may be."""
     context, attempts = config.context, config.stream.batch_size * config.rollout.n
-    engine = config.algorithm == "resd"
+    engine = config.keeps_playbook
     reply = max(context.max_reflection_tokens, context.max_curation_tokens) if engine else 0
     longest_prompt = max(1, min(context.max_prompt_tokens, shape.positions - reply))
     most = attempts if context.max_curations is None else min(attempts, context.max_curations)
@@ -143,7 +144,7 @@ def workload(config: RunConfig, plan: Plan, prompt: int, shape: ModelShape) -> W
         prompt=prompt,
         reply=config.rollout.max_tokens,
         longest=config.rollout.max_tokens,
-        teacher_prompt=0 if config.algorithm == "grpo" else longest_prompt,
+        teacher_prompt=longest_prompt if config.has_teacher else 0,
         reflections=attempts if engine else 0,
         reflection=context.max_reflection_tokens,
         curations=most if engine else 0,
@@ -157,11 +158,11 @@ def workload(config: RunConfig, plan: Plan, prompt: int, shape: ModelShape) -> W
 
 
 def choices(config: RunConfig) -> Choices:
-    author = config.algorithm == "resd" and config.context.author == "teacher"
+    author = config.keeps_playbook and config.context.author == "teacher"
     # The first weights of a student with adapters are there anyway.
     copied = ("ema", "frozen", "trust_region") if config.lora.rank is None else ("ema",)
     return Choices(
-        teacher_copy=config.algorithm != "grpo" and config.teacher.kind in copied,
+        teacher_copy=config.has_teacher and config.teacher.kind in copied,
         decoders=2 if author else 1,
         vllm=config.generation.gpu_memory_utilization if config.generation.engine == "vllm" else None,
         bfloat16=None if config.compute_dtype == "auto" else config.compute_dtype == "bfloat16",

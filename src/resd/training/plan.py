@@ -98,7 +98,8 @@ def make_plan(config: RunConfig, problems: int, held_out: int) -> Plan:
     stream, rollout, evaluation = config.stream, config.rollout, config.evaluation
     batches = problems // stream.batch_size
     updates = updates_at_most(batches, stream)
-    rollouts = updates * stream.batch_size * rollout.n
+    tries = max(rollout.n, config.switch.n) if config.switch.to else rollout.n
+    rollouts = updates * stream.batch_size * tries
     samples = min(held_out, evaluation.limit or held_out) * evaluation.samples
     evaluations = _evaluations(config, updates)
     return Plan(
@@ -118,7 +119,8 @@ def make_plan(config: RunConfig, problems: int, held_out: int) -> Plan:
 def check_model(config: RunConfig) -> None:
     """Raises ResdError for a folder without a model, for prompts that cannot be read, and for a wording that
     a lab model does not know."""
-    style = prompts.configured(config.context) if config.algorithm != "grpo" else None
+    prompted = config.keeps_playbook or config.has_teacher
+    style = prompts.configured(config.context) if prompted else None
     folder = model_folder(config.model)
     if folder is None:
         return
@@ -171,7 +173,7 @@ def _evaluations(config: RunConfig, updates: int) -> int:
 
 def _context_tokens(config: RunConfig) -> int:
     """Per update, if every attempt is reflected on or tagged."""
-    if config.algorithm != "resd":
+    if not config.keeps_playbook:
         return 0
     context, attempts = config.context, config.stream.batch_size * config.rollout.n
     curations = attempts if context.max_curations is None else min(attempts, context.max_curations)

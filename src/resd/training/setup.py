@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from resd.algorithms.ace import ACE
 from resd.algorithms.base import Algorithm
 from resd.algorithms.grpo import GRPO
 from resd.algorithms.resd import RESD
@@ -91,6 +92,7 @@ def build(
         author=author,
         context=context,
         algorithm=make_algorithm(config, tokenizer, context),
+        successor=make_successor(config, tokenizer),
         learner=learner,
         sinks=[
             *make_sinks(folder, config.logging, config.model_dump(mode="json")),
@@ -109,8 +111,32 @@ def evaluate_model(config: RunConfig) -> Evaluation:
     device = find_device(config)
     model = load_model(config.model, device, dtype=weights_dtype(config, device))
     engine = make_engine(model, tokenizer, config)
+    context = saved_context(config, engine, tokenizer, model)
+    prompt_ids = context.held_out_prompt if context else None
     with engine.awake():
-        return evaluate(engine, environment, tokenizer, config.evaluation, config.rollout)
+        return evaluate(engine, environment, tokenizer, config.evaluation, config.rollout, prompt_ids)
+
+
+def saved_context(
+    config: RunConfig, engine: GenerationEngine, tokenizer: Any, model: Any
+) -> ContextUpdater | None:
+    """The context engine of the checkpoint that `config.model` is, if its playbook is to be shown.
+
+    Raises ResdError where there is none.
+    """
+    if not config.evaluation.playbook:
+        return None
+    votes = config.context.model_copy(update={"credit": "votes", "probation": "shown"})
+    fitted = fit_prompts(config.model_copy(update={"context": votes}), model)
+    context, found = make_context(fitted, engine, tokenizer, None), Path(config.model)
+    saved = checkpoint.load_state(found).context if checkpoint.holds_run(found) else None
+    if context is None or saved is None:
+        raise ResdError(
+            f"evaluation.playbook: model {config.model} comes without a playbook; give a checkpoint of a run "
+            "of algorithm resd or ace, or set it to false"
+        )
+    context.load_state_dict(saved)
+    return context
 
 
 def make_learner(start: Start, ranks: Ranks) -> tuple[Learner, Any, Any]:
@@ -175,9 +201,10 @@ def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
     Otherwise a run ends at the first playbook, or attempt, that is too long. Raises ResdError for no room.
     """
     context, positions = config.context, longest_sequence(config, model)
-    rollout = config.rollout.max_tokens if context.student_playbook else 0
+    told = context.student_playbook or config.evaluation.playbook
+    rollout = config.rollout.max_tokens if told else 0
     reply = max(context.max_reflection_tokens, context.max_curation_tokens, rollout)
-    if config.algorithm != "resd" or context.max_prompt_tokens + reply <= positions:
+    if not config.keeps_playbook or context.max_prompt_tokens + reply <= positions:
         return config
     if positions <= reply:
         raise ResdError(
@@ -198,10 +225,10 @@ def longest_sequence(config: RunConfig, model: Any) -> int:
 
 
 def make_context(
-    config: RunConfig, engine: GenerationEngine, tokenizer: Any, score: Score
+    config: RunConfig, engine: GenerationEngine, tokenizer: Any, score: Score | None
 ) -> ContextUpdater | None:
-    """The context engine, for the one algorithm that has it."""
-    if config.algorithm != "resd":
+    """The context engine, for the algorithms that have it."""
+    if not config.keeps_playbook:
         return None
     style = prompts.configured(config.context)
     thinking = config.rollout.thinking
@@ -212,6 +239,8 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
     """The algorithm that `config` names; where a switch is None it keeps its own default."""
     if config.algorithm == "grpo":
         return GRPO(config.policy)
+    if config.algorithm == "ace":
+        return ACE()
     style = prompts.configured(config.context)
     composer = TeacherPromptComposer(config.context, style, tokenizer, config.rollout.thinking)
     chosen, distillation, policy = config.context.distill_successes, config.distillation, config.policy
@@ -226,13 +255,20 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
     return RESD(composer, context.taught, distillation, distill_successes=chosen is not False)
 
 
+def make_successor(config: RunConfig, tokenizer: Any) -> Algorithm | None:
+    """The algorithm that the run goes on with once it has switched."""
+    if config.switch.to is None:
+        return None
+    return make_algorithm(config.model_copy(update={"algorithm": config.switch.to}), tokenizer, None)
+
+
 def _spread(engine: GenerationEngine, whose: Whose, ranks: Ranks) -> GenerationEngine:
     return Spread(engine, whose, ranks) if ranks.shared else engine
 
 
 def _has_author(config: RunConfig) -> bool:
     """Whether the teacher writes."""
-    return config.algorithm == "resd" and config.context.author == "teacher"
+    return config.keeps_playbook and config.context.author == "teacher"
 
 
 def _check_ranks(config: RunConfig, ranks: Ranks) -> None:

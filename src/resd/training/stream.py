@@ -38,7 +38,8 @@ class Stream:
     """One run: its parts, and where it is. `training/setup.py` puts it together.
 
     `context` is None for algorithms without a context engine. `author` decodes for it with the teacher's
-    weights; None where the student's `engine` does.
+    weights; None where the student's `engine` does. `successor` takes over from `algorithm`, and from the
+    context engine, once the run has switched.
     """
 
     config: RunConfig
@@ -50,6 +51,7 @@ class Stream:
     author: GenerationEngine | None
     context: ContextUpdater | None
     algorithm: Algorithm
+    successor: Algorithm | None
     learner: Learner | Leader
     sinks: Sequence[Sink]
     progress: Progress = field(default_factory=Progress)
@@ -68,15 +70,16 @@ class Stream:
     def update(self, problems: Sequence[Problem]) -> None:
         """One round on a batch: attempt, learn in words, learn in weights."""
         clock, step = Clock(), self.progress.step + 1
+        algorithm, engaged = self.acting
         with clock.measure("step"):
             with clock.around("switch", self.engine.awake()):
                 attempts = self.roll_out(problems, step, clock)
                 with clock.measure("context"), self.author.awake() if self.author else nullcontext():
-                    context = self.context.update(attempts, step) if self.context else None
-            prompts = self.algorithm.teacher_prompts(attempts, context)
-            examples = self.algorithm.examples(attempts, prompts)
+                    context = engaged.update(attempts, step) if engaged else None
+            prompts = algorithm.teacher_prompts(attempts, context)
+            examples = algorithm.examples(attempts, prompts)
             with clock.measure("update"):
-                learned = self.learner.update(examples, self.algorithm.objective)
+                learned = self.learner.update(examples, algorithm.objective)
             with clock.measure("switch"):
                 self.load_weights()
         metrics = {
@@ -92,16 +95,18 @@ class Stream:
 
     def roll_out(self, problems: Sequence[Problem], step: int, clock: Clock) -> list[Attempt]:
         """`rollout.n` graded attempts at each problem, with the current weights."""
-        rollout = self.config.rollout
+        rollout, switch = self.config.rollout, self.config.switch
+        n = switch.n if self.progress.switched else rollout.n
+        _, engaged = self.acting
         return roll_out(
             problems,
             self.engine,
             self.environment,
             self.tokenizer,
-            Sampling(rollout.n, rollout.max_tokens, rollout.temperature, rollout.top_p, rollout.thinking),
+            Sampling(n, rollout.max_tokens, rollout.temperature, rollout.top_p, rollout.thinking),
             seed=lambda problem, sample: derive_seed(self.config.seed, "rollout", step, problem.id, sample),
             clock=clock,
-            prompt_ids=self.context.rollout_prompt if self.context else None,
+            prompt_ids=engaged.rollout_prompt if engaged else None,
         )
 
     def load_weights(self) -> None:
@@ -115,6 +120,10 @@ class Stream:
         """Move on, and write down what happened."""
         before, scores = self.progress, mean_rewards(attempts)
         self.progress = advance(before, scores, self.config.stream)
+        switch = self.config.switch
+        if switch.to and metrics["train/solved/mean"] >= switch.success:
+            self.progress = replace(self.progress, switched=True)
+        metrics["training/switched"] = float(before.switched)
         if self.context:
             journal.append(self.folder / journal.PLAYBOOK, self.context.drain_journal())
         improved = improved_fraction(scores, before.scores)
@@ -126,10 +135,15 @@ class Stream:
 
     def evaluate(self) -> None:
         """Held-out samples with the current weights."""
-        clock, step = Clock(), self.progress.step
+        clock, step, told = Clock(), self.progress.step, self.config.evaluation.playbook
         with clock.measure("evaluation"), self.engine.awake():
             result = evaluate(
-                self.engine, self.environment, self.tokenizer, self.config.evaluation, self.config.rollout
+                self.engine,
+                self.environment,
+                self.tokenizer,
+                self.config.evaluation,
+                self.config.rollout,
+                prompt_ids=self.context.held_out_prompt if told and self.context else None,
             )
         self.progress = replace(self.progress, evaluated=step)
         journal.write(self.folder / journal.EVALUATIONS / f"{step}.jsonl", sample_rows(result.attempts))
@@ -146,6 +160,13 @@ class Stream:
         write_model = partial(save_model, self.learner.model, weights, self.tokenizer)
         root, keep = self.folder / "checkpoints", self.config.checkpoint.keep
         return checkpoint.save(root, state, write_model, self.learner.state_dict(), keep)
+
+    @property
+    def acting(self) -> tuple[Algorithm, ContextUpdater | None]:
+        """The algorithm of the next update, and its context engine."""
+        if self.progress.switched and self.successor:
+            return self.successor, None
+        return self.algorithm, self.context
 
     @property
     def finished(self) -> bool:
