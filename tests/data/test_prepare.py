@@ -10,6 +10,7 @@ import pytest
 from resd import environments
 from resd.data import ORIGINS, prepare
 from resd.data.origins import Part
+from resd.data.sources import named_split
 from resd.environments.adapters import verl
 from resd.environments.rows import read_rows
 from resd.records import ResdError
@@ -20,6 +21,7 @@ SHARED = {
     ("finer", "finer"): ("finer", {"train": 441, "test": 500}),
     ("formula", "formula"): ("finer", {"test": 200}),
     ("multiple_choice", "sciknoweval"): ("sciknoweval", {"train": 2610, "test": 290}),
+    ("code", "humaneval"): ("humaneval", {"test": 100}),
     ("tool_use", "tooluse"): ("tooluse", {"test": 68}),
     ("ifeval", "ifeval"): ("ifeval/test.parquet", {"test": 100}),
 }
@@ -50,11 +52,30 @@ def test_files_become_what_the_environment_reads(shared: Path, home: Path, task:
     # What can be generated is read only where that is asked for.
     place = home / task if task in ("bouncingsim", "manufactoria") else None
     environment = environments.load(task, place, **options)
-    direct = environments.load(task, shared / "data" / source, **options)
+    given = shared / "data" / source
+    # Whose name would make it a validation file in a folder.
+    given = given / "HumanEval.jsonl" if task == "code" else given
+    direct = environments.load(task, given, **options)
     for split, count in counts.items():
         found = environment.problems(split)
         assert len(found) == count
         assert [p.messages for p in found] == [p.messages for p in direct.problems(split)]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.jsonl", "train"),
+        ("has_test.jsonl", "test"),
+        ("test6.jsonl", "test"),
+        ("val-00000-of-00001.parquet", "validation"),
+        ("HumanEval.jsonl", None),
+        ("contested.jsonl", None),
+        ("train_and_test.jsonl", None),
+    ],
+)
+def test_the_split_that_a_name_says(name: str, split: str | None) -> None:
+    assert named_split(Path(name)) == split
 
 
 def test_a_science_alone(shared: Path) -> None:
@@ -231,6 +252,33 @@ def test_sciknoweval_from_the_hub(home: Path) -> None:
         assert questions["train"]
         assert questions["test"]
         assert not questions["train"] & questions["test"]
+
+
+CONTESTS = [
+    {
+        "question_title": "Negate",
+        "question_content": f"Print -n, {date}.",
+        "question_id": date,
+        "contest_date": f"{date}T00:00:00",
+        "starter_code": "",
+        "public_test_cases": json.dumps([{"input": "1", "output": "-1", "testtype": "stdin"}]),
+        "private_test_cases": json.dumps(
+            [{"input": f"{n}", "output": f"-{n}", "testtype": "stdin"} for n in (2, 3)]
+        ),
+        "metadata": "{}",
+    }
+    for date in ("2025-01-31", "2025-02-01", "2025-04-30", "2025-05-01")
+]
+
+
+def test_livecodebench_from_the_hub(tmp_path: Path) -> None:
+    assert prepare("code", load=Hub(CONTESTS)).problems == {"test": 2}
+    problems = environments.load("code").problems("test")
+    assert ["2025-02-01" in problems[0].question, "2025-04-30" in problems[1].question] == [True, True]
+    prepare("code", load=Hub(CONTESTS), out=tmp_path / "verl", format_="verl")
+    truth = json.loads(read_rows(tmp_path / "verl/test.parquet")[0]["reward_model"]["ground_truth"])
+    assert (truth["inputs"], truth["outputs"]) == (["1", "2", "3"], ["-1", "-2", "-3"])
+    assert (truth["testtype"], truth["time_limit"]) == ("stdin", 6.0)
 
 
 def test_ifeval_from_the_hub() -> None:

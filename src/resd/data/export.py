@@ -10,11 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resd.environments.base import Environment, KnowsSolutions
-from resd.environments.rows import Row
+from resd.environments.rows import Row, load_rows
 from resd.records import Problem, ResdError
+
+if TYPE_CHECKING:
+    from resd.environments.code.rows import Task
 
 FORMATS = ("verl", "trl")
 
@@ -24,9 +27,13 @@ def write_parquet(
     task: str,
     environment: Environment,
     problems: Mapping[str, Sequence[Problem]],
+    truths: Mapping[str, str],
     format_: str,
 ) -> None:
-    """Write `<split>.parquet` for each split. Raises ResdError where pyarrow is not installed."""
+    """Write `<split>.parquet` for each split. `truths` by problem id: see `ground_truths`.
+
+    Raises ResdError where pyarrow is not installed.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -50,19 +57,21 @@ def write_parquet(
     }
     for split, found in problems.items():
         rows = [
-            verl_row(environment.name, task, split, p) if format_ == "verl" else trl_row(environment, task, p)
-            for p in found
+            verl_row(environment.name, task, split, problem, truths[problem.id])
+            if format_ == "verl"
+            else trl_row(environment, task, problem)
+            for problem in found
         ]
         pq.write_table(pa.Table.from_pylist(rows, schema=schemas[format_]), folder / f"{split}.parquet")
 
 
-def verl_row(name: str, task: str, split: str, problem: Problem) -> Row:
+def verl_row(name: str, task: str, split: str, problem: Problem, truth: str) -> Row:
     """The columns of verl, SDPO and RESD."""
     return {
         "data_source": name,
         "prompt": [dict(message) for message in problem.messages],
         "ability": task,
-        "reward_model": {"style": "rule", "ground_truth": ground_truth(problem)},
+        "reward_model": {"style": "rule", "ground_truth": truth},
         "extra_info": {"split": split, "index": problem.id},
     }
 
@@ -77,6 +86,30 @@ def trl_row(environment: Environment, task: str, problem: Problem) -> Row:
         "solution": solution,
         "metadata": _json(problem.metadata),
     }
+
+
+def ground_truths(task: str, folder: Path, problems: Mapping[str, Sequence[Problem]]) -> dict[str, str]:
+    """What graders compare with, by problem id. `folder` has the rows: tests of code are in these alone."""
+    if task != "code":
+        return {problem.id: ground_truth(problem) for found in problems.values() for problem in found}
+    from resd.environments.code.rows import read_task
+
+    rows = {id_: row for split in problems for id_, row in load_rows(task, split, folder)}
+    return {id_: tests_of(read_task(id_, row)) for id_, row in rows.items()}
+
+
+def tests_of(task: Task) -> str:
+    """All tests of a programming task, in the form of SDPO."""
+    cases = task.tests("all")
+    return _json(
+        {
+            "inputs": [case.input for case in cases],
+            "outputs": [case.output for case in cases],
+            "testtype": task.kind,
+            "fn_name": task.entry,
+            "time_limit": task.time_limit,
+        }
+    )
 
 
 def ground_truth(problem: Problem) -> str:

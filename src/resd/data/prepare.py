@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resd import environments
-from resd.data.export import FORMATS, write_parquet
+from resd.data.export import FORMATS, ground_truths, write_parquet
 from resd.data.hub import Files, Load, fetch
 from resd.data.origins import GENERATOR, HUB, Origin, find_origin, origins_of
 from resd.data.sources import from_path, generate
@@ -76,9 +76,10 @@ def prepare(
         splits = _splits(files)
         problems = {split: environment.problems(split) for split in splits}
         if format_ != ROWS:
+            truths = ground_truths(origin.task, made, problems)
             shutil.rmtree(made)
             made.mkdir()
-            write_parquet(made, origin.task, environment, problems, format_)
+            write_parquet(made, origin.task, environment, problems, truths, format_)
         prepared = Prepared(
             folder, {split: len(found) for split, found in problems.items()}, origin, source, revisions
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ def from_path(origin: Origin, path: Path) -> Files:
     if origin.task == "bouncingsim":
         return _scenes(origin, path)
     files: Files = defaultdict(list)
-    for file, split in _files(path, _patterns(origin.task)):
+    for file, split in _files(origin, path):
         rows = as_rows(origin.task, read_rows(file), str(file))
         folder = file.parent.relative_to(path) if path.is_dir() else Path()
         for row in rows:
@@ -79,6 +80,24 @@ def _tapes(environment: Any, problem: Any) -> Row:
     }
 
 
+def _files(origin: Origin, path: Path) -> list[tuple[Path, str | None]]:
+    """(file, split that its name says), None where it says none."""
+    patterns = _patterns(origin.task)
+    only = "test" if {part.goes_to for part in origin.parts} == {"test"} else None
+    if path.is_file():
+        return [(path, named_split(path, patterns) or only)]
+    if only:
+        files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+        return [(file, named_split(file, patterns) or only) for file in files]
+    found: list[tuple[Path, str | None]] = []
+    for split, names in patterns.items():
+        for name in names:
+            if files := sorted(file for file in path.rglob(name) if file.suffix in SUFFIXES):
+                found += [(file, split) for file in files]
+                break
+    return found
+
+
 def _patterns(task: str) -> Patterns:
     if task in ("finer", "formula"):
         from resd.environments import finer
@@ -87,18 +106,13 @@ def _patterns(task: str) -> Patterns:
     return SPLITS
 
 
-def _files(path: Path, patterns: Patterns) -> list[tuple[Path, str | None]]:
-    """(file, split that its name says)"""
-    if path.is_file():
-        named = [s for s, names in SPLITS.items() if any(path.match(name) for name in names)]
-        return [(path, named[0] if len(named) == 1 else None)]
-    found: list[tuple[Path, str | None]] = []
-    for split, names in patterns.items():
-        for name in names:
-            if files := sorted(file for file in path.rglob(name) if file.suffix in SUFFIXES):
-                found += [(file, split) for file in files]
-                break
-    return found
+def named_split(file: Path, patterns: Patterns = SPLITS) -> str | None:
+    """The split that a file's name says: a word of its own, so that HumanEval is no validation file."""
+    if patterns is not SPLITS:
+        return next((s for s, names in patterns.items() if any(file.match(name) for name in names)), None)
+    words = set(re.findall(r"[a-z]+", file.stem.lower()))
+    said = [split for split in SPLITS if words & {split, split.removesuffix("idation")}]
+    return said[0] if len(said) == 1 else None
 
 
 def _scenes(origin: Origin, path: Path) -> Files:
