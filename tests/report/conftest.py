@@ -86,7 +86,17 @@ def attempt(problem: str, sample: int, passed: int, text: str = "a program") -> 
 
 def said(role: str, key: str, reply: Any) -> Row:
     output = reply if isinstance(reply, str) else json.dumps(reply)
-    return {"kind": "context", "step": 1, "role": role, "key": key, "prompt": "", "output": output, "cut": []}
+    row = {"kind": "context", "step": 1, "role": role, "key": key, "prompt": "", "output": output, "cut": []}
+    return {**row, "tokens": 5}
+
+
+def samples(solved: dict[str, int], k: int = 4) -> list[Row]:
+    """An evaluation: of each problem so many of k samples are solved."""
+    return [
+        {"problem": problem, "sample": i, "reward": float(i < n), "passed": 3 * (i < n), "total": 3}
+        for problem, n in solved.items()
+        for i in range(k)
+    ]
 
 
 def rollouts(step: int) -> list[Row]:
@@ -127,24 +137,31 @@ def make_run(tmp_path: Path) -> MakeRun:
     """A folder as a run of so many updates leaves it, evaluated at these steps."""
 
     def make(
-        name: str = "run", steps: int = 4, evaluated: tuple[int, ...] = (0, 2, 4), algorithm: str = "resd"
+        name: str = "run",
+        steps: int = 4,
+        evaluated: tuple[int, ...] = (0, 2, 4),
+        algorithm: str = "resd",
+        seed: int = 3,
+        gain: float = 0.0,
     ) -> Path:
         folder = tmp_path / name
         resd = algorithm == "resd"
-        rewards = {0: 0.1, 2: 0.5, 4: 0.3}
+        rewards = {0: 0.1, 2: 0.5 + gain, 4: 0.3 + gain}
         rows = [evaluation(step, rewards[step]) for step in evaluated if step == 0]
         for step in range(1, steps + 1):
             rows.append(update(step, **(context_metrics(step) if resd else {})))
             rows += [evaluation(step, rewards[step]) for _ in range(step in evaluated)]
             write_lines(folder / f"rollouts/{step}.jsonl", rollouts(step))
         write_lines(folder / "metrics.jsonl", rows)
+        for step in evaluated:
+            write_lines(folder / f"evaluations/{step}.jsonl", samples({"a": step, "b": 1, "c": 2, "d": 0}))
         write_lines(folder / "timing.jsonl", [timing(step) for step in range(1, steps + 1)])
         if resd:
             write_lines(folder / "playbook.jsonl", playbook(steps))
         settings = {
             "algorithm": algorithm,
             "model": "lab",
-            "seed": 3,
+            "seed": seed,
             "environment": {"name": "toy", "options": {"family": HOSTILE}},
             "rollout": {"n": 1},
             "stream": {"batch_size": 2, "max_updates": 8},

@@ -14,8 +14,10 @@ import yaml
 import toy
 from resd.records import ResdError
 from resd.report import write_report
-from resd.report.page import MOST_PLAYBOOKS
+from resd.report.life import MOST_PLAYBOOKS
 from support import save_tiny
+
+from .conftest import HOSTILE, rollouts, write_lines
 
 MakeRun = Callable[..., Path]
 
@@ -38,7 +40,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
         self.tags.append(tag)
-        if tag != "meta":
+        if tag not in ("meta", "input"):
             self.open.append(tag)
         if tag == "section":
             self.section = str(given["id"])
@@ -74,11 +76,11 @@ def report(tmp_path: Path, *runs: Path) -> tuple[Page, str]:
 def test_held_out_numbers_are_those_of_the_journal(make_run: MakeRun, tmp_path: Path) -> None:
     page, _ = report(tmp_path, make_run())
     head = page.rows["held-out"][0]
-    assert head[3:] == ["before (update 0)", "best (update 2)", "after (update 4)", "change"]
-    assert page.metrics["val/toy/reward/mean@2"][3:] == ["0.100", "0.500", "0.300", "+0.200"]
-    assert page.metrics["val/toy/reward/best@2"][3:] == ["0.225", "0.625", "0.425", "+0.200"]
-    assert page.metrics["val/toy/test_cases/mean@2"][3:] == ["0.300", "0.500", "0.400", "+0.100"]
-    assert page.metrics["val/toy/response_length/mean"][3:] == ["61.5", "61.5", "61.5", "0.0"]
+    assert head[1:] == ["before (update 0)", "best (update 2)", "after (update 4)", "change"]
+    assert page.metrics["val/toy/reward/mean@2"][1:] == ["0.100", "0.500", "0.300", "+0.200"]
+    assert page.metrics["val/toy/reward/best@2"][1:] == ["0.225", "0.625", "0.425", "+0.200"]
+    assert page.metrics["val/toy/test_cases/mean@2"][1:] == ["0.300", "0.500", "0.400", "+0.100"]
+    assert page.metrics["val/toy/response_length/mean"][1:] == ["61.5", "61.5", "61.5", "0.0"]
     assert not any("bootstrap" in key for key in page.metrics)
 
 
@@ -91,7 +93,7 @@ def test_solved_is_told_where_the_reward_is_a_share(make_run: MakeRun, tmp_path:
             row["val/toy/solved/best@2"] = row["val/toy/reward/best@2"]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     page, _ = report(tmp_path, folder)
-    assert page.metrics["val/toy/solved/mean@2"][3:] == ["0.050", "0.250", "0.150", "+0.100"]
+    assert page.metrics["val/toy/solved/mean@2"][1:] == ["0.050", "0.250", "0.150", "+0.100"]
     assert "val/toy/solved/best@2" not in page.metrics
 
 
@@ -103,13 +105,14 @@ def test_a_real_run(tmp_path: Path) -> None:
     first, last = (row for row in (rows[0], rows[-1]))
     for key, cells in page.metrics.items():
         form = "{:.1f}" if "response_length" in key else "{:.3f}"
-        assert (cells[3], cells[5]) == (form.format(first[key]), form.format(last[key]))
+        assert (cells[1], cells[3]) == (form.format(first[key]), form.format(last[key]))
     shown = {key for key in last if key.startswith("val/") and "boot" not in key and "solved" not in key}
     assert page.metrics.keys() == shown
-    assert html.count("<figure>") == 11
+    assert html.count("<figure") == html.count("<figcaption") == 13
     assert "Wrong letter." in page.text
-    entries = [row for row in rows if row["kind"] == "update"][-1]["playbook/total_bullets"]
-    assert len(page.rows["playbook"]) == entries + 1
+    updates = [row for row in rows if row["kind"] == "update"]
+    assert html.count(", still there") == updates[-1]["playbook/total_bullets"]
+    assert html.count('class="life"') == sum(row["playbook/added"] for row in updates)
 
 
 def test_everything_is_escaped(make_run: MakeRun, tmp_path: Path) -> None:
@@ -123,20 +126,42 @@ def test_everything_is_escaped(make_run: MakeRun, tmp_path: Path) -> None:
     assert "https://" not in html
 
 
+def figures(html: str, title: str) -> list[str]:
+    return [part for part in html.split("<figure") if f"<figcaption>{title}" in part]
+
+
 def test_several_runs_share_the_curves(make_run: MakeRun, tmp_path: Path) -> None:
     page, html = report(
         tmp_path, make_run("one"), make_run("two", algorithm="grpo", steps=2, evaluated=(0, 2))
     )
-    head, one, two = page.rows[""]
-    assert (one[0], two[0]) == ("one", "two")
-    column = head.index("success mean@2")
-    assert (one[column], two[column]) == ("0.100 → 0.300", "0.100 → 0.500")
-    assert (one[head.index("algorithm")], two[head.index("algorithm")]) == ("RESD", "GRPO")
-    assert "model" not in head  # the same in both
-    chart = next(part for part in html.split("<figure>") if "<figcaption>Loss" in part)
-    assert chart.count("<polyline") == 2
-    playbook = next(part for part in html.split("<figure>") if "<figcaption>Playbook size" in part)
+    head, _, one, two = page.rows["held-out"][:4]
+    assert head[4:7] == ["success mean@2", "success best@2", "tests passed mean@2"]
+    assert (one[0], one[2], one[4:6]) == ("one", "4", ["0.100", "0.300"])
+    assert (two[0], two[2], two[4:6]) == ("two", "2", ["0.100", "0.500"])
+    assert ["algorithm", "resd", "grpo"] in page.rows["settings"]
+    assert not any(row[0] == "model" for row in page.rows["settings"])  # the same in both
+    (loss,) = figures(html, "Loss")
+    assert loss.count("<polyline") == 2
+    (playbook,) = figures(html, "Playbook size")
     assert playbook.count("<polyline") == 1
+
+
+def test_seeds_of_one_configuration_are_one_curve_with_a_band(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(f"r{i}", seed=i, gain=0.1 * i) for i in range(3)]
+    page, html = report(tmp_path, *runs, make_run("g", algorithm="grpo"))
+    group, *members = page.rows["held-out"][2:6]
+    assert group[:3] == ["RESD", "3 seeds", "4"]
+    # 0.3, 0.4, 0.5: mean 0.4, standard deviation 0.1, and 0.1 / sqrt(3) = 0.0577.
+    assert group[4:6] == ["0.100", "0.400± 0.058"]
+    assert [row[0] for row in members] == ["r0", "r1", "r2"]
+    assert [row[5] for row in members] == ["0.300", "0.400", "0.500"]
+    (chart,) = figures(html, "Held-out success, mean@2")
+    assert chart.count("<polygon") > 0
+    assert "RESD, update 4: 0.4 ± 0.058" in chart
+    (loss,) = figures(html, "Loss")
+    assert loss.count("<polyline") == 2
+    assert ["algorithm", "resd", "grpo"] in page.rows["settings"]
+    assert not any(row[0] == "seed" for row in page.rows["settings"])
 
 
 def test_runs_are_told_apart_by_any_setting(make_run: MakeRun, tmp_path: Path) -> None:
@@ -146,16 +171,63 @@ def test_runs_are_told_apart_by_any_setting(make_run: MakeRun, tmp_path: Path) -
         config["optimizer"] = {"learning_rate": float(rate)}
         (folder / "config.yaml").write_text(yaml.safe_dump({**config, "output": folder.name}))
     page, _ = report(tmp_path, *folders)
-    head, one, two = page.rows[""]
-    column = head.index("other settings")
-    assert (one[column], two[column]) == ("optimizer.learning_rate 1e-05", "optimizer.learning_rate 1e-06")
+    assert page.rows["settings"] == [
+        ["what differs", "one", "two"],
+        ["optimizer.learning_rate", "1e-05", "1e-06"],
+    ]
+    assert "learning_rate: 1.0e-06" in page.text
 
 
-def test_many_runs_get_a_chart_for_every_curve(make_run: MakeRun, tmp_path: Path) -> None:
-    _, html = report(tmp_path, *(make_run(name) for name in "abc"))
-    charts = [part for part in html.split("<figure>") if "<figcaption>Training success" in part]
-    assert [chart.count("<polyline") for chart in charts] == [3, 3]
-    assert "Held-out success (reward): toy, best@2" in html
+def test_curves_by_every_axis(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run()
+    _, html = report(tmp_path, folder)
+    (chart,) = figures(html, "Training success")
+    assert re.findall(r'"by by-(\w+)"', chart) == ["updates", "rollouts", "tokens", "time"]
+    assert re.findall(r'id="axis-(\w+)"', html) == ["updates", "rollouts", "tokens", "time"]
+    # Two attempts of 17 tokens in each update; 15 tokens of context in odd updates, 5 in even ones.
+    for place in ("8 rollouts: 0.4", "176 generated tokens: 0.4", "24 seconds of training: 0.4"):
+        assert f"solved, {place}<" in chart
+    for path in (*(folder / "rollouts").iterdir(), folder / "timing.jsonl"):
+        path.unlink()
+    _, html = report(tmp_path, folder)
+    assert 'name="axis"' not in html
+
+
+def test_the_share_of_samples_solved(make_run: MakeRun, tmp_path: Path) -> None:
+    _, html = report(tmp_path, make_run())
+    (chart,) = figures(html, "run<")
+    # Of 4 problems at update 4: all of a, 1 of 4 samples of b, 2 of c, none of d.
+    for name in ("none", "less than half", "half or more", "all"):
+        assert f"{name}, update 4: 0.25<" in chart
+    assert "none, update 0: 0.5<" in chart
+
+
+def test_token_values(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run()
+    assert 'id="tokens"' not in report(tmp_path, folder)[1]
+    row = {"key": f"q#0{HOSTILE}", "tokens": ["a", HOSTILE], "divergence": [0.0, 2.5], "text": "a"}
+    write_lines(folder / "tokens/3.jsonl", [row, {**row, "key": "k", "advantage": [-1.0, 1.0]}])
+    page, html = report(tmp_path, folder)
+    assert "script" not in page.tags
+    assert 'class="h10" title="divergence 2.5"' in html
+    assert 'class="n10" title="advantage -1"' in html
+
+
+def test_a_large_run_makes_a_page_of_bounded_size(make_run: MakeRun, tmp_path: Path) -> None:
+    folders = [make_run(f"r{i}", steps=300, evaluated=(0,), seed=i % 2) for i in range(2)]
+    folders.append(make_run("other", steps=300, evaluated=(0,), algorithm="sdpo"))
+    text = "<&" * 100_000
+    for folder in folders:
+        for step in (1, 2, 150, 300):
+            rows = [row | {"response": text} for row in rollouts(step)]
+            write_lines(folder / f"rollouts/{step}.jsonl", rows)
+            many = {"tokens": ["<"] * 5000, "divergence": [0.5] * 5000, "advantage": [0.5] * 5000}
+            write_lines(folder / f"tokens/{step}.jsonl", [{"key": "k", **many}] * 4)
+    page, html = report(tmp_path, *folders)
+    assert len(html.encode()) < 3_000_000
+    assert "characters left out" in page.text
+    assert "the first 800 of 5000 tokens" in page.text
+    assert "240 entries that were removed or hardly judged are not shown" in page.text
 
 
 @pytest.mark.parametrize("algorithm", ["resd", "grpo"])
@@ -176,7 +248,7 @@ def test_without_rollouts_and_timing(make_run: MakeRun, tmp_path: Path) -> None:
         path.unlink()
     _, html = report(tmp_path, folder)
     assert 'id="rounds"' not in html
-    assert "Seconds per update" not in html
+    assert 'id="costs"' not in html
 
 
 def test_alarms(make_run: MakeRun, tmp_path: Path) -> None:

@@ -54,10 +54,16 @@ def test_damage_is_one_sentence(make_run: MakeRun, name: str, text: str, words: 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("missing", ["metrics.jsonl", "config.yaml"])
-def test_what_is_no_run(make_run: MakeRun, tmp_path: Path, missing: str) -> None:
+def test_a_run_that_has_just_begun(make_run: MakeRun) -> None:
     folder = make_run()
-    (folder / missing).unlink()
+    for name in ("metrics.jsonl", "timing.jsonl", "playbook.jsonl"):
+        (folder / name).unlink()
+    assert load_run(folder, "name").steps == 0
+
+
+def test_what_is_no_run(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run()
+    (folder / "config.yaml").unlink()
     for path in (folder, tmp_path / "nothing"):
         with pytest.raises(ResdError, match="give the folder of a run"):
             load_run(path, "name")
