@@ -21,6 +21,7 @@ from resd.environments.sandbox import isolation as isolation_module
 from resd.records import ResdError
 
 DOUBLE = "def f(x): return 2 * x"
+SLEEP = "import time\ndef f(x): time.sleep(60)"
 
 
 def _children(pid: int | None = None) -> set[int]:
@@ -36,6 +37,16 @@ def _children(pid: int | None = None) -> set[int]:
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found - {pid or os.getpid()}
+
+
+def _gone(pids: set[int]) -> bool:
+    """Whether they end within a few seconds."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def _signal(pids: set[int], number: int) -> None:
@@ -54,10 +65,7 @@ def test_nothing_starts_before_the_first_job_or_stays_after_the_last() -> None:
         assert _children() == before
         assert sandbox.run(DOUBLE, "f", [[1]]).values == [2]
         assert _children() > before
-    deadline = time.monotonic() + 5
-    while _children() - before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert _children() <= before
+    assert _gone(_children() - before)
     assert _open_files() == files
 
 
@@ -87,7 +95,7 @@ def test_a_lost_launcher_is_replaced(number: int) -> None:
         timer = threading.Timer(0.2, _signal, (targets, number))
         timer.start()
         start = time.monotonic()
-        result = sandbox.run("import time\ndef f(x): time.sleep(60)", "f", [[1]], Limits(wall_s=1.0))
+        result = sandbox.run(SLEEP, "f", [[1]], Limits(wall_s=1.0))
         assert time.monotonic() - start < 5
         assert result.status == "killed"
         timer.join()
@@ -101,6 +109,17 @@ def test_a_launcher_lost_between_jobs_is_replaced() -> None:
         _signal(_children() - before, signal.SIGKILL)
         assert sandbox.run(DOUBLE, "f", [[2]]).status in ("ok", "killed")
         assert sandbox.run(DOUBLE, "f", [[3]]).values == [6]
+
+
+def test_an_interrupted_job_ends() -> None:
+    others = _children()
+    with Sandbox(workers=1) as sandbox:
+        sandbox.run(DOUBLE, "f", [[1]])
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.run(SLEEP, "f", [[1]], Limits(wall_s=20.0))
+        assert _gone(_children() - others)
+        assert sandbox.run(DOUBLE, "f", [[2]]).values == [4]
 
 
 def test_a_forked_copy_has_workers_of_its_own(sandbox: Sandbox) -> None:
@@ -120,20 +139,19 @@ def test_a_forked_copy_has_workers_of_its_own(sandbox: Sandbox) -> None:
 
 def test_launchers_end_with_the_process_that_started_them() -> None:
     program = (
-        "import os, sys\nfrom resd.environments.sandbox import Sandbox\ns = Sandbox(workers=1)\n"
-        "s.run('def f(x): return x', 'f', [[1]])\nprint('ready', flush=True)\ninput()\nos.kill(os.getpid(), 9)"
+        "import os\nfrom resd.environments.sandbox import Sandbox\ns = Sandbox(workers=1)\n"
+        "s.run('def f(x): return x', 'f', [[1]])\nprint('ready', flush=True)\ninput()\n"
+        "os.kill(os.getpid(), 9)"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True)
     assert process.stdout is not None
     if process.stdout.readline() != "ready\n":
         pytest.skip("the sandbox does not start here")
     launchers = _children(process.pid)
     process.communicate("go\n")
-    deadline = time.monotonic() + 5
-    while any(Path(f"/proc/{pid}").exists() for pid in launchers) and time.monotonic() < deadline:
-        time.sleep(0.01)
     assert launchers
-    assert not any(Path(f"/proc/{pid}").exists() for pid in launchers)
+    assert _gone(launchers)
 
 
 def test_copies_are_fresh() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from resd.records import ResdError
@@ -47,3 +49,17 @@ def refusal(reasons: list[str]) -> ResdError:
         f"sandbox: this host cannot keep programs from its files and the network ({'; '.join(reasons)}); "
         'allow unprivileged user namespaces, or Landlock and seccomp (Linux 5.13), or accept isolation="weak"'
     )
+
+
+def places(packages: Iterable[str]) -> dict[str, str]:
+    """Where each package lies: a folder, or the file of a module. Raises ResdError for one not installed."""
+    found = {}
+    for name in packages:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        place = (spec.submodule_search_locations or [spec.origin])[0] if spec else None
+        if place is None:
+            raise ResdError(
+                f"sandbox: package {name!r} is not installed; install it, or leave it out of packages"
+            )
+        found[name] = os.path.realpath(place)
+    return found

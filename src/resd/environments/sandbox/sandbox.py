@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from resd.environments.sandbox.isolation import LEVELS, Isolation, check_level, refusal
+from resd.environments.sandbox.isolation import LEVELS, Isolation, check_level, places, refusal
 from resd.environments.sandbox.jobs import SCRIPT, Job, Limits, Result
 from resd.environments.sandbox.verdicts import calls_result, refused, remaining, script_result
 from resd.environments.sandbox.worker import LauncherError, Run, Worker
@@ -23,11 +23,15 @@ class Sandbox:
     process, starts workers of its own. `isolation`: "strongest" takes the best that the host offers and
     raises ResdError, at the first job, where that is too little; "landlock" does without namespaces; "weak"
     is a separate process with limits on time and memory and nothing else: programs can read and write files
-    and reach the network.
+    and reach the network. `packages` are names of installed packages, such as "numpy", that programs
+    may import beyond the standard library; they are loaded once per worker.
     """
 
-    def __init__(self, isolation: str = "strongest", workers: int | None = None) -> None:
+    def __init__(
+        self, isolation: str = "strongest", workers: int | None = None, packages: Sequence[str] = ()
+    ) -> None:
         check_level(isolation)
+        self._packages = places(packages)
         if workers is not None and workers < 1:
             raise ResdError(f"sandbox: workers is {workers}; give 1 or more, or None for one per core")
         self._level = isolation
@@ -45,7 +49,7 @@ class Sandbox:
         self._finalizer = weakref.finalize(self, _close_all, self._all, self._pid)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"isolation": self._level, "workers": self.workers}
+        return {"isolation": self._level, "workers": self.workers, "packages": list(self._packages)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -103,9 +107,12 @@ class Sandbox:
 
     def _child(self, request: bytes, stdin: bytes, limits: Limits) -> Run:
         with self._free:
-            worker = self._take()
-            run = worker.run(request, stdin, limits)
-            self._put(worker, run.reason == "lost")
+            worker, lost = self._take(), True
+            try:
+                run = worker.run(request, stdin, limits)
+                lost = run.reason == "lost"
+            finally:  # also when interrupted: the job may still run
+                self._put(worker, lost)
         return run
 
     def _own(self) -> None:
@@ -137,7 +144,7 @@ class Sandbox:
         reasons: list[str] = []
         for wanted in [self._wanted] if self._wanted is not None else LEVELS[self._level]:
             try:
-                worker = Worker(wanted)
+                worker = Worker(wanted, self._packages)
             except LauncherError as error:
                 reasons.append(f"{' and '.join(wanted) or 'limits'}: {error}")
                 continue

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -27,7 +27,7 @@ _CHUNK = 1 << 16
 _UNPRIVILEGED = 65534
 _BOOT = (
     "import sys; sys.path.insert(0, {folder!r}); from launcher.program import main; del sys.path[0]; "
-    "main({wanted!r})"
+    "main({wanted!r}, {packages!r})"
 )
 
 
@@ -62,20 +62,13 @@ class Run:
 class Worker:
     """A launcher and the socket to it. Runs one child at a time; not for use by two threads at once."""
 
-    def __init__(self, wanted: Sequence[str]) -> None:
+    def __init__(self, wanted: Sequence[str], packages: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
-        boot = _BOOT.format(folder=str(Path(__file__).parent), wanted=list(wanted))
+        folder = str(Path(__file__).parent)
+        boot = _BOOT.format(folder=folder, wanted=list(wanted), packages=dict(packages))
         with theirs:
-            self._process = subprocess.Popen(
-                [_interpreter(), "-I", "-S", "-c", boot],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={},
-                cwd="/",
-                start_new_session=True,
-            )
+            self._process = _started([_interpreter(), "-I", "-S", "-c", boot], theirs)
         try:
             self.isolation = self._hello(wanted)
         except BaseException:
@@ -195,6 +188,21 @@ class _Exchange:
         self.sinks[fd] += data[: max(self.left, 0)]
         self.left -= len(data)
         return bool(data)
+
+
+def _started(command: list[str], control: socket.socket) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=control.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise LauncherError(f"the launcher cannot be started: {error}") from error
 
 
 def _interpreter() -> str:

@@ -1,7 +1,7 @@
 """Programs that reach for something outside. Each function `f` returns what every attempt came to.
 
 `HERE` has keys: secret (a file with a secret), folder (one the trainer's user may write), port (a listening
-TCP server), udp, unix and abstract (the same as other kinds), parent (the trainer's process id), source (a
+TCP server), udp, unix, abstract and datagram (the same of other kinds), parent (the trainer's process id), source (a
 file of this project), venv (a folder of the interpreter), environment (the name of a secret variable).
 """
 
@@ -105,6 +105,11 @@ NETWORK = {
     a, b = socket.socketpair()
     return [attempt(a.connect, HERE["abstract"]), attempt(a.bind, "/tmp/s"),
             attempt(a.sendmsg, [b"x"], [], 0, HERE["abstract"])]""",
+    "datagrams from a socketpair": """
+    import socket
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return [attempt(a.sendto, b"x", HERE["datagram"]), attempt(a.connect, HERE["datagram"]),
+            attempt(a.sendto, b"x", HERE["abstract"]), attempt(a.sendmsg, [b"x"], [], 0, HERE["datagram"])]""",
     "dns": "import socket\n    return [attempt(socket.getaddrinfo, 'example.org', 80)]",
     "smtp and ftp": """
     import ftplib

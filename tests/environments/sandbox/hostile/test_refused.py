@@ -37,9 +37,12 @@ class Listener:
         self.unix = self._unix(self.unix_path)
         os.chmod(self.unix_path, 0o777)
         self.abstract = self._unix(self.abstract_name)
+        self.datagram = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.datagram.bind(self.abstract_name + "-datagram")
         for server in (self.tcp, self.unix, self.abstract):
             threading.Thread(target=self._accept, args=(server,), daemon=True).start()
-        threading.Thread(target=self._receive, daemon=True).start()
+        for receiver in (self.udp, self.datagram):
+            threading.Thread(target=self._receive, args=(receiver,), daemon=True).start()
 
     @staticmethod
     def _unix(address: str) -> socket.socket:
@@ -53,9 +56,9 @@ class Listener:
             server.accept()
             self.seen += 1
 
-    def _receive(self) -> None:
+    def _receive(self, receiver: socket.socket) -> None:
         while True:
-            self.udp.recv(10)
+            receiver.recv(10)
             self.seen += 1
 
 
@@ -86,6 +89,7 @@ def outcome(request: pytest.FixtureRequest) -> Iterator[Outcome]:
         "udp": listener.udp.getsockname()[1],
         "unix": listener.unix_path,
         "abstract": listener.abstract_name,
+        "datagram": listener.abstract_name + "-datagram",
         "parent": os.getpid(),
         "source": str(Path(resd.records.__file__).resolve()),
         "venv": str(Path(os.__file__).parent / "site-packages"),
@@ -130,7 +134,9 @@ def test_the_attacks_work_where_nothing_is_in_the_way(weak: Sandbox, tmp_path: P
     listener = Listener(tmp_path)
     here = {"port": listener.tcp.getsockname()[1], "udp": listener.udp.getsockname()[1]}
     here |= {"unix": "/nowhere", "abstract": listener.abstract_name, "folder": "/"}
+    here |= {"datagram": listener.abstract_name + "-datagram"}
     names = ("subprocess", "tcp to loopback", "udp to loopback", "unix socket", "read system files")
+    names += ("datagrams from a socketpair",)
     jobs = [Job(program(ATTACKS[name]), "f", [[here]]) for name in names]
     for name, result in zip(names, weak.run_many(jobs), strict=True):
         assert "worked" in [attempt[0] for attempt in result.values[0]], (name, result)

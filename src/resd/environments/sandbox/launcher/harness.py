@@ -12,6 +12,7 @@ import gc
 import json
 import linecache
 import os
+import re
 import sys
 import threading
 import traceback
@@ -48,7 +49,9 @@ def _fresh_streams() -> None:
     """sys.stdin, stdout and stderr on the child's own descriptors: the launcher's are not ours."""
     sys.stdin = open(STDIN, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     sys.stdout = open(STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(STDERR, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
+    sys.stderr = open(  # noqa: SIM115
+        STDERR, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1
+    )
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     sys.argv = [FILENAME]
 
@@ -149,29 +152,19 @@ def _not_json(value: object) -> NoReturn:
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_not_json)
 
 
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)', re.DOTALL)  # the last one may lack its end
+_OTHERS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+
+
 def deeper_than(text: bytes, limit: int) -> bool:
-    """Whether JSON text nests lists and dicts more than `limit` deep. Linear time, no recursion."""
-    if text.count(b"[") + text.count(b"{") <= limit:
-        return False
-    depth = 0
-    inside = escaped = False
-    for byte in text:
-        if inside:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                inside = False
-        elif byte == 0x22:
-            inside = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > limit:
-                return True
-        elif byte in b"]}":
-            depth -= 1
-    return False
+    """Whether JSON text nests lists and dicts more than `limit` deep, or not properly. No recursion."""
+    brackets = _STRINGS.sub(b"", text).translate(_ONE_KIND, _OTHERS)
+    for _ in range(limit):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")  # the innermost level
+    return bool(brackets)
 
 
 def short(error: BaseException) -> str:

@@ -22,14 +22,18 @@ _PRELOADED = """
     fractions functools hashlib heapq inspect io itertools json lzma math numbers operator queue random re
     statistics string textwrap threading time traceback typing unicodedata zlib
 """
-_SPARE_FD = 200  # far above those that a child uses
+_SPARE_FD, _LAST_FD = 200, 300  # far above those that a child uses
 
 
-def main(wanted: list[str]) -> None:
-    """Serve on descriptor 0 until the parent closes it. `wanted`: which parts of the host to use."""
+def main(wanted: list[str], packages: dict[str, str]) -> None:
+    """Serve on descriptor 0 until the parent closes it.
+
+    `wanted`: which parts of the host to use. `packages`: names and places of what jobs may import beyond the
+    standard library.
+    """
     control = socket.socket(fileno=os.dup(0))
     try:
-        parts, own_space = _set_up(wanted)
+        parts, own_space = _set_up(wanted, packages)
         _try_out(parts, own_space)
     except Exception as error:
         control.send(json.dumps({"failed": f"{error}"[:500]}).encode())
@@ -39,14 +43,18 @@ def main(wanted: list[str]) -> None:
         pass
 
 
-def _set_up(wanted: list[str]) -> tuple[confinement.Parts, int]:
+def _set_up(wanted: list[str], packages: dict[str, str]) -> tuple[confinement.Parts, int]:
     readable = sorted({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")})
     sys.path[:] = [path for path in sys.path if os.path.isdir(path)]
     inside = "namespaces" in wanted
-    if os.geteuid() == 0 and not inside:
-        _reach_through_descriptors(readable)
-    for name in _PRELOADED.split():
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a process with threads may not enter a user namespace
+    sys.path += sorted({os.path.dirname(place) for place in packages.values()})
+    for name in (*_PRELOADED.split(), *packages):
         importlib.import_module(name)
+    os.environ.clear()
+    readable += packages.values()
+    if os.geteuid() == 0 and not inside:
+        _reach_through_descriptors([path for path in readable if os.path.isdir(path)])
     company = 1 if os.geteuid() == 0 else 2  # the launcher; and, of a user, who waits for it
     own_space = namespaces.enter(readable) if inside else -1
     if not inside:
@@ -131,10 +139,10 @@ def _child(fds: list[int], parts: confinement.Parts, limits: dict[str, Any]) -> 
 
 
 def _only(fds: list[int]) -> None:
-    """Descriptors 0 to 4 become `fds`; all others are closed, save those of the standard library."""
+    """Descriptors 0 to 4 become `fds`; all others are closed, save those of libraries."""
     for place, fd in enumerate(fds):
-        os.dup2(fd, _SPARE_FD + 10 + place)
+        os.dup2(fd, _LAST_FD + place)
     for place in range(len(fds)):
-        os.dup2(_SPARE_FD + 10 + place, place)
+        os.dup2(_LAST_FD + place, place)
     os.closerange(len(fds), _SPARE_FD)
-    os.closerange(_SPARE_FD + 10, _SPARE_FD + 10 + len(fds))
+    os.closerange(_LAST_FD, _LAST_FD + len(fds))
