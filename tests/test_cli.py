@@ -61,7 +61,7 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_help_imports_nothing_heavy() -> None:
     done = in_new_process("--help")
     assert "heavy: []" in done.stdout
-    for command in ("train", "evaluate", "playbook", "report", "lab", "data"):
+    for command in ("train", "evaluate", "export", "playbook", "report", "lab", "data"):
         assert command in done.stdout
 
 

@@ -86,7 +86,7 @@ def test_a_configuration_with_adapters() -> None:
     made = make_forecast(check_config({"lora": {"rank": 8}}, "here"), BIG.shape, GPUS["h200"], WORK)
     assert isinstance(made, LoRAForecast)
     assert (made.rank, made.targets) == (8, None)
-    few = check_config({"lora": {"rank": 8, "target_modules": ["q_proj"]}}, "here")
+    few = check_config({"lora": {"rank": 8, "target_modules": ["self_attn.q_proj"]}}, "here")
     made = make_forecast(few, BIG.shape, GPUS["h200"], WORK)
     assert made.standing["adapters"] == 4 * 8 * 36 * (2560 + 4096)
     assert made.bytes_per_token == LORA.bytes_per_token - 2 * (7 * 32 - 8)

@@ -9,7 +9,8 @@ import torch
 import toy
 from resd import environments
 from resd.config import check_config
-from resd.learner.model import load_model
+from resd.generation.decoder import Decoder
+from resd.learner.model import load_model, load_unmerged
 from resd.records import ResdError
 from resd.training import journal, setup
 from resd.training.plan import check_model, check_run
@@ -42,8 +43,12 @@ def test_stopped_and_resumed_is_never_stopped(model: Path, tmp_path: Path, kind:
 
 def test_a_checkpoint_measures_what_the_run_measured(model: Path, tmp_path: Path) -> None:
     config = toy.toy_config(model, tmp_path / "run", lora=LORA)
-    toy.build_toy(config).train()
+    stream = toy.build_toy(config)
+    stream.train()
     folder = tmp_path / "run/checkpoints/6"
+    decoded = stream.engine.engine._model  # type: ignore[attr-defined]
+    loaded = Decoder(load_unmerged(str(folder)), stream.tokenizer)._model
+    assert all(torch.equal(a, b) for a, b in zip(decoded.parameters(), loaded.parameters(), strict=True))
     plain, base = load_model(str(folder)), load_model(str(model))
     assert any(not torch.equal(a, b) for a, b in zip(plain.parameters(), base.parameters(), strict=True))
     with toy.in_place():

@@ -26,9 +26,9 @@ class Decoder:
 
     `compute_dtype` "auto" decodes float32 weights in bfloat16 where the device computes that natively. Where
     it differs from the model's dtype, and for a model with adapters, which are merged, the decoder keeps a
-    copy that `load_weights` refreshes. Replies with a
-    schema start behind `grammar_after` (such as "</think>") where a thought is open. At most `max_batch`
-    requests run at once, and as many as fit into `cache_bytes` of keys and values.
+    copy that `load_weights` refreshes. Replies with a schema start behind `grammar_after` (such as
+    "</think>") where a thought is open. At most `max_batch` requests run at once, and as many as fit into
+    `cache_bytes` of keys and values.
     """
 
     def __init__(

@@ -81,7 +81,7 @@ def merging(model: Any, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple
 
 
 def rounded(exact: Tensor, seed: int) -> Tensor:
-    """float32 to bfloat16, up or down at random: each with the share of the way that the other is off."""
+    """float32 to bfloat16, up or down at random, with the probabilities that make the mean exact."""
     generator = torch.Generator(exact.device).manual_seed(seed)
     draws = torch.randint(1 << 16, exact.shape, dtype=torch.int32, device=exact.device, generator=generator)
     # A bfloat16 is the upper half of a float32: what the lower half and the draw add up to carries, or not.

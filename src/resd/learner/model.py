@@ -41,7 +41,7 @@ def load_model(
 def load_unmerged(
     name_or_path: str, device: str | torch.device = "cpu", *, dtype: torch.dtype = torch.float32
 ) -> Any:
-    """Likewise, with a folder's adapters beside the layers that they are for."""
+    """Likewise, with a folder's adapters beside the layers that they are for: engines merge as in a run."""
     from transformers import AutoModelForCausalLM
 
     path = resolve_name(name_or_path)

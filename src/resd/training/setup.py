@@ -30,8 +30,8 @@ from resd.generation.vllm_runtime import check_vllm, max_length
 from resd.learner.learner import Learner
 from resd.learner.model import (
     autocast,
-    load_model,
     load_tokenizer,
+    load_unmerged,
     resolve_device,
     resolve_dtype,
     weights_dtype,
@@ -60,7 +60,6 @@ def build(
     several `ranks` this is rank 0's part, and the others `follow`. Raises ResdError for what a user can mend.
     """
     environment, plan = check_run(config)
-    _check_ranks(config, ranks)
     find_device(config)
     folder = Path(config.output)
     check_folder(folder, config, resume=resume)
@@ -72,9 +71,9 @@ def build(
         ranks.say(start)
     own, model, teacher = make_learner(start, ranks)
     learner = Leader(own, ranks) if ranks.shared else own
-    engine = _spread(make_engine(model, tokenizer, config), "weights", ranks)
+    engine = _spread(make_engine(model, tokenizer, config, learner.logprobs), "weights", config, ranks)
     written = make_author(teacher, tokenizer, config)
-    author = _spread(written, "teacher_weights", ranks) if written else None
+    author = _spread(written, "teacher_weights", config, ranks) if written else None
     context = make_context(fit_prompts(config, model), author or engine, tokenizer, learner.score)
     if context and state.context:
         context.load_state_dict(state.context)
@@ -109,7 +108,7 @@ def evaluate_model(config: RunConfig) -> Evaluation:
     environment, _ = check_evaluation(config)
     tokenizer = load_tokenizer(config.model)
     device = find_device(config)
-    model = load_model(config.model, device, dtype=weights_dtype(config, device))
+    model = load_unmerged(config.model, device, dtype=weights_dtype(config, device))
     engine = make_engine(model, tokenizer, config)
     context = saved_context(config, engine, tokenizer, model)
     prompt_ids = context.held_out_prompt if context else None
@@ -142,10 +141,12 @@ def saved_context(
 def make_learner(start: Start, ranks: Ranks) -> tuple[Learner, Any, Any]:
     """A rank's learner, and the student and the teacher that its engines decode with.
 
-    These are the learner's own modules, or copies where it holds only shards of them.
+    These are the learner's own modules, or copies where it holds only shards of them; vLLM, which has a copy
+    of its own, reads shards.
     """
     model = start.load_model(ranks)
-    if not ranks.shared or start.config.lora.rank:
+    vllm = start.config.generation.engine == "vllm"
+    if not ranks.shared or start.config.lora.rank or vllm:
         learner = start.learner(model, ranks)
         return learner, model, learner.teacher.model
     student = as_dtype(model, preferred_dtype(model))
@@ -161,10 +162,13 @@ def find_device(config: RunConfig) -> torch.device:
     return device
 
 
-def make_engine(model: Any, tokenizer: Any, config: RunConfig) -> GenerationEngine:
+def make_engine(
+    model: Any, tokenizer: Any, config: RunConfig, reference: Reference | None = None
+) -> GenerationEngine:
     """The embedded decoder on the trainer's own module, or vLLM with a copy of it.
 
-    Replies with a schema start behind the thinking.
+    Replies with a schema start behind the thinking. What vLLM makes of weights is held against `reference`,
+    by default a plain forward of `model`.
     """
     thinks = config.rollout.thinking and THINK_CLOSE in str(tokenizer.chat_template)
     grammar_after = THINK_CLOSE if thinks else None
@@ -174,7 +178,7 @@ def make_engine(model: Any, tokenizer: Any, config: RunConfig) -> GenerationEngi
             tokenizer,
             config.generation,
             grammar_after=grammar_after,
-            reference=make_reference(model, config),
+            reference=reference or make_reference(model, config),
         )
     return Decoder(model, tokenizer, max_batch=MAX_BATCH[model.device.type], grammar_after=grammar_after)
 
@@ -262,18 +266,12 @@ def make_successor(config: RunConfig, tokenizer: Any) -> Algorithm | None:
     return make_algorithm(config.model_copy(update={"algorithm": config.switch.to}), tokenizer, None)
 
 
-def _spread(engine: GenerationEngine, whose: Whose, ranks: Ranks) -> GenerationEngine:
-    return Spread(engine, whose, ranks) if ranks.shared else engine
+def _spread(engine: GenerationEngine, whose: Whose, config: RunConfig, ranks: Ranks) -> GenerationEngine:
+    vllm = config.generation.engine == "vllm"
+    parts = config.generation.tensor_parallel_size if vllm else 1
+    return Spread(engine, whose, ranks, parts) if ranks.shared else engine
 
 
 def _has_author(config: RunConfig) -> bool:
     """Whether the teacher writes."""
     return config.keeps_playbook and config.context.author == "teacher"
-
-
-def _check_ranks(config: RunConfig, ranks: Ranks) -> None:
-    if ranks.shared and config.generation.engine == "vllm":
-        raise ResdError(
-            "generation.engine vllm: works with one process so far; set generation.engine to decoder, or "
-            "start without torchrun"
-        )
