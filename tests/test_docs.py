@@ -1,5 +1,6 @@
 """What the documentation says is so: settings, metrics, paths, and examples that run."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -73,6 +74,43 @@ def test_every_option_of_manufactoria_is_there_with_its_default() -> None:
     fields = Manufactoria.__dataclass_fields__
     options = {name: field.default for name, field in fields.items() if field.init}
     assert {name: parse(cell) for name, cell in rows.items()} == options
+
+
+SECTIONS = {
+    "bouncingsim": "## BouncingSim",
+    "finer": "Options of `finer`:",
+    "formula": "Options of `formula`:",
+    "code": "## Code",
+    "multiple_choice": "## Multiple choice",
+    "math": "## Math",
+    "tool_use": "## Tool use",
+    "ifeval": "## IFEval",
+    "trl": "## Reward functions of TRL",
+    "verl": "## Reward functions of verl",
+    "verifiers": "## Environments of verifiers",
+}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_option_of_an_environment_is_there_with_its_default(name: str) -> None:
+    text = read("docs/environments.md").partition(f"\n{SECTIONS[name]}")[2]
+    table = re.search(r"^\| option \|.*?\n\n", text, re.DOTALL | re.MULTILINE)
+    assert table is not None
+    rows = dict(re.findall(r"^\| `(\w+)` \| (?:`([^`]+)`)? ?\|", table[0], re.MULTILINE))
+    module, attribute = environments.KNOWN[name].split(":")
+    parameters = inspect.signature(environments.imported(module, attribute)).parameters
+    defaults = {key: None if p.default is p.empty else p.default for key, p in parameters.items()}
+    assert {key: parse(cell) if cell else None for key, cell in rows.items()} == defaults
+
+
+def test_one_function_is_an_environment() -> None:
+    names: dict[str, Any] = {}
+    exec(blocks("docs/environments.md", "python")[0], names)
+    environment = names["environment"]
+    (problem, *others) = environment.problems("test")
+    assert len(others) == 9
+    assert environment.grade(problem, "97").solved
+    assert environment.grade(problem, "8").feedback == "'8' is not the sum."
 
 
 def run_toy(folder: Path, algorithm: str) -> set[str]:
