@@ -192,9 +192,27 @@ def _path(points: Points, x: Scale, y: Scale, kind: str) -> Markup:
     return Markup('<polyline class="{}" points="{}"/>').format(kind, path)
 
 
+def _crowds(ranges: Sequence[tuple[float, float]]) -> list[list[int]]:
+    """The indices of ranges that overlap, each with its neighbours."""
+    crowds: list[list[int]] = []
+    reached = float("-inf")
+    for i in sorted(range(len(ranges)), key=lambda i: ranges[i]):
+        if ranges[i][0] > reached:
+            crowds.append([])
+        crowds[-1].append(i)
+        reached = max(reached, ranges[i][1])
+    return crowds
+
+
 def _end_labels(lines: Sequence[Line], x: Scale, y: Scale) -> list[Markup]:
     ends = [(x(line.points[-1][0]), y(line.points[-1][1])) for line in lines]
-    heights = spread_out([height for _, height in ends], LINE_OF_TEXT, y.end, y.start)
+    heights = [height for _, height in ends]
+    for crowd in _crowds(
+        [(place, place + text_width(line.label)) for line, (place, _) in zip(lines, ends, strict=True)]
+    ):
+        moved = spread_out([heights[i] for i in crowd], LINE_OF_TEXT, y.end, y.start)
+        for i, height in zip(crowd, moved, strict=True):
+            heights[i] = height
     return [
         text(place + 7, height + 4, line.label, f"name ink{line.color % COLORS}")
         for line, (place, _), height in zip(lines, ends, heights, strict=True)

@@ -98,7 +98,6 @@ def _line(name: str, color: int | None, seeds: str, runs: Sequence[Run], metrics
     averages = [before_after(runs, metric) for metric in metrics]
     counts = [total(run.updates[-1:], "playbook/total_bullets") for run in runs]
     known = [count for count in counts if count is not None]
-    alone = len(runs) == 1
     return Line(
         name,
         color,
@@ -106,9 +105,9 @@ def _line(name: str, color: int | None, seeds: str, runs: Sequence[Run], metrics
         _last_update(runs),
         [(_cell(m, before), _cell(m, after)) for m, (before, after) in zip(metrics, averages, strict=True)],
         _span(*averages[0]) if averages else None,
-        f"{average(known).mean:.{0 if alone else 1}f}" if known else "",
-        generated(runs[0]) if alone else "",
-        duration(runs[0]) if alone else "",
+        f"{average(known).mean:.{0 if len(runs) == 1 else 1}f}" if known else "",
+        generated(*runs),
+        duration(*runs),
     )
 
 

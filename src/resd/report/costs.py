@@ -3,53 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from resd.report.bars import stacked_bars, swatch
 from resd.report.chart import Frame, Line
-from resd.report.curves import Figure, View, all_runs, frame
+from resd.report.curves import Figure, Legend, View, all_runs, frame
 from resd.report.runs import Points, Row, Run, number, series
 from resd.report.seeds import Group, mean_points
 from resd.report.spending import ROLES, Axis, tokens_of
 
 PHASES = ("generate", "grade", "context", "update", "switch")
 
-
-def seconds(groups: Sequence[Group], updates: Axis) -> list[Figure]:
-    """By phase; what no phase claims is "other"."""
-    parts: dict[str, Callable[[Run], Points]] = {name: _phase(name) for name in PHASES}
-    return _figures("Seconds per update", "seconds", {**parts, "other": _other}, groups, updates)
+Sources = Mapping[str, Callable[[Run], Points]]
 
 
-def tokens(groups: Sequence[Group], updates: Axis) -> list[Figure]:
-    """Generated tokens by role."""
-    parts = {words: _role(role) for role, words in ROLES.items()}
-    return _figures("Generated tokens per update", "tokens", parts, groups, updates)
+@dataclass(frozen=True, slots=True)
+class Stacks:
+    """One chart per group, which share their axes and the legend."""
+
+    title: str
+    legend: Legend
+    figures: Sequence[Figure]
 
 
-def _figures(
-    title: str,
-    unit: str,
-    sources: Mapping[str, Callable[[Run], Points]],
-    groups: Sequence[Group],
-    updates: Axis,
-) -> list[Figure]:
+def costs(groups: Sequence[Group], updates: Axis) -> list[Stacks]:
+    """Seconds by phase, where what no phase claims is "other"; and generated tokens by role."""
+    phases: Sources = {**{name: _phase(name) for name in PHASES}, "other": _other}
+    roles: Sources = {words: _role(role) for role, words in ROLES.items()}
+    drawn = (
+        _stacks("Seconds per update", "seconds", phases, groups, updates),
+        _stacks("Generated tokens per update", "tokens", roles, groups, updates),
+    )
+    return [stacks for stacks in drawn if stacks.figures]
+
+
+def _stacks(title: str, unit: str, sources: Sources, groups: Sequence[Group], updates: Axis) -> Stacks:
     shared = frame(all_runs(groups), updates)
-    stacks = {group.name: _stack(group, sources) for group in groups}
-    top = max((_highest(parts) for parts in stacks.values()), default=0.0)
-    return [
-        _figure(title if len(groups) == 1 else f"{title}: {name}", unit, parts, shared, top)
-        for name, parts in stacks.items()
-        if parts
+    parts = {group.name: _parts(group, sources) for group in groups}
+    top = max(map(_highest, parts.values()), default=0.0)
+    named = {part.label: part.color for each in parts.values() for part in each}
+    legend = [(swatch(color), label) for label, color in sorted(named.items(), key=lambda pair: pair[1])]
+    figures = [
+        _figure(name, f"{title}, {name}", unit, each, shared, top) for name, each in parts.items() if each
     ]
+    return Stacks(title, legend, figures)
 
 
-def _figure(title: str, unit: str, parts: Sequence[Line], shared: Frame, top: float) -> Figure:
-    chart = stacked_bars(title, unit, parts, shared, top)
-    return Figure(title, [View("updates", chart)], [(swatch(part.color), part.label) for part in parts])
+def _figure(name: str, title: str, unit: str, parts: Sequence[Line], shared: Frame, top: float) -> Figure:
+    return Figure(name, [View("updates", stacked_bars(title, unit, parts, shared, top))])
 
 
-def _stack(group: Group, sources: Mapping[str, Callable[[Run], Points]]) -> list[Line]:
-    """The parts that are not 0 throughout. Each keeps its colour in all groups."""
+def _parts(group: Group, sources: Sources) -> list[Line]:
+    """Those that are not 0 throughout. Each keeps its colour in all groups."""
     parts = [Line(name, mean_points(group, source), i) for i, (name, source) in enumerate(sources.items())]
     return [part for part in parts if any(value > 0 for _, value in part.points)]
 

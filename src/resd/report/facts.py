@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import yaml
 
@@ -56,17 +57,17 @@ def environment(run: Run) -> str:
     return _text(run.setting("environment.name")) + (f" ({listed})" if listed else "")
 
 
-def generated(run: Run) -> str:
-    """Tokens of all roles, such as "131k"; with a "≈" where some were guessed."""
-    found = spending(run)
-    if not found:
+def generated(*runs: Run) -> str:
+    """Tokens of all roles, such as "131k", mean over the runs; with a "≈" where some were guessed."""
+    found = [sum(sum(spent.tokens.values()) for spent in spending(run).values()) for run in runs]
+    if not all(found):
         return NONE
-    return ("≈ " if is_estimated([run]) else "") + short(sum(sum(s.tokens.values()) for s in found.values()))
+    return ("≈ " if is_estimated(runs) else "") + short(fmean(found))
 
 
-def duration(run: Run) -> str:
-    """Of all updates and evaluations."""
-    seconds = (total(run.timing, "timing_s/step") or 0.0) + run.evaluation_seconds
+def duration(*runs: Run) -> str:
+    """Of all updates and evaluations, mean over the runs."""
+    seconds = fmean((total(r.timing, "timing_s/step") or 0.0) + r.evaluation_seconds for r in runs)
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -12,10 +12,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from resd import __version__
-from resd.report import accuracy, costs
+from resd.report import accuracy
 from resd.report.alarms import alarms
 from resd.report.chart import MOST_BOUNDARIES
 from resd.report.comparison import compare
+from resd.report.costs import costs
 from resd.report.curves import PLAYBOOK, TRAINING, by_update, progress, shared_boundaries, without_zeros
 from resd.report.facts import compare_settings, shared_facts
 from resd.report.heat import LEVELS, heat
@@ -89,7 +90,7 @@ def _curves(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
         "training": by_update(TRAINING, groups, measured[0]),
         "playbook_curves": by_update(playbook, groups, measured[0]),
         "playbook_zeros": zeros,
-        "costs": [*costs.seconds(groups, measured[0]), *costs.tokens(groups, measured[0])],
+        "costs": costs(groups, measured[0]),
         "batches_drawn": 0 < len(shared_boundaries(runs)) <= MOST_BOUNDARIES,
     }
 

@@ -123,18 +123,24 @@ def _defaults() -> dict[str, Any]:
 def _names(members: Sequence[Sequence[Run]]) -> list[str]:
     if all(len(runs) == 1 for runs in members):
         return [runs[0].name for runs in members]
+    names = [_algorithm(runs) for runs in members]
+    if len(set(names)) == len(names):
+        return names
     names = [_described(runs, members) for runs in members]
     if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_NAME:
         return names
     return [_common_name(runs) for runs in members]
 
 
+def _algorithm(runs: Sequence[Run]) -> str:
+    return str(runs[0].setting("algorithm") or "run").upper()
+
+
 def _described(runs: Sequence[Run], members: Sequence[Sequence[Run]]) -> str:
     """By the algorithm, and by the other settings that tell the groups apart."""
     keys = [key for key in differing([Group("", each) for each in members]) if key != "algorithm"]
     flat = settings(runs[0])
-    algorithm = str(flat.get("algorithm", "run")).upper()
-    return ", ".join([algorithm, *(f"{key.rpartition('.')[2]} {flat.get(key)}" for key in keys)])
+    return ", ".join([_algorithm(runs), *(f"{key.rpartition('.')[2]} {flat.get(key)}" for key in keys)])
 
 
 def _common_name(runs: Sequence[Run]) -> str:
