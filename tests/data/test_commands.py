@@ -64,6 +64,8 @@ def test_prepare_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("0", "0", "1"),
     ]
     assert "4 is not the right answer" in shown
+    for place in (["--path", "sums.jsonl"], ["--option", "path=sums.jsonl"]):
+        assert "problem 2 of 3" in said(capsys, "show", "math", "--index", "2", *place)
 
 
 def test_long_lines_are_not_broken_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 
 from resd import environments
 from resd.data import ORIGINS, prepare
+from resd.data.hub import load_part
 from resd.data.origins import Part
 from resd.data.sources import named_split
 from resd.environments.adapters import verl
@@ -316,6 +318,7 @@ def test_every_set_says_where_it_is_from() -> None:
         ({"task": "finer", "source": "hub"}, "has no such source; choose PATH"),
         ({"task": "manufactoria", "source": "/no/such/file"}, "does not exist; give a file or folder"),
         ({"task": "manufactoria", "revision": "main"}, "is for --source hub"),
+        ({"task": "manufactoria", "options": {"path": "x"}}, "--option path"),
         ({"task": "manufactoria", "format_": "csv"}, "choose one of rows, verl, trl"),
         ({"task": "manufactoria", "format_": "trl"}, "say where with --out DIR"),
         ({"task": "math", "source": "{tmp}/some.jsonl"}, "resd data split-tasks"),
@@ -330,10 +333,54 @@ def test_mistakes(tmp_path: Path, arguments: dict[str, Any], words: str) -> None
     write(tmp_path / "sums.jsonl", SUMS)
     (tmp_path / "empty").mkdir()
     write(tmp_path / "foreign/train.jsonl", [{"colour": "red"}])
-    filled = {key: value.replace("{tmp}", str(tmp_path)) for key, value in arguments.items()}
+    filled = {
+        key: value.replace("{tmp}", str(tmp_path)) if isinstance(value, str) else value
+        for key, value in arguments.items()
+    }
     if "out" in filled:
         filled["out"] = Path(filled["out"])  # type: ignore[assignment]
     with pytest.raises(ResdError) as error:
         prepare(**filled)  # type: ignore[arg-type]
     assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub
+
+    asked: list[tuple[Any, ...]] = []
+
+    def dataset_info(self: Any, repository: str, revision: str | None) -> SimpleNamespace:
+        asked.append((repository, revision))
+        return SimpleNamespace(sha="f" * 40)
+
+    def load_dataset(*place: str | None, **options: Any) -> list[dict[str, Any]]:
+        asked.append((*place, options))
+        return []
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert load_part(Part("a/b", "train", "train", config="c"), "main") == ([], "f" * 40)
+    assert load_part(Part("a/b", "test", "test", files=("x.jsonl",)), None) == ([], "f" * 40)
+    place = f"hf://datasets/a/b@{'f' * 40}/x.jsonl"
+    assert asked == [
+        ("a/b", "main"),
+        ("a/b", "c", {"split": "train", "revision": "f" * 40}),
+        ("a/b", None),
+        ("json", {"data_files": [place], "split": "train"}),
+    ]
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def dataset_info(self: Any, repository: str, revision: str | None) -> None:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    with pytest.raises(ResdError) as error:
+        prepare("math")
+    assert "fetch it elsewhere and give its files as --source PATH" in str(error.value)
+    assert "no route" in str(error.value)
     assert "\n" not in str(error.value)

@@ -65,6 +65,8 @@ def prepare(
     `load` gets the rows of a part of the hub. Raises ResdError for what cannot be had, read or written.
     """
     origin = find_origin(task, set_)
+    if "path" in (options or {}):
+        raise ResdError("--option path: say where rows are from with --source, and where they go with --out")
     source = source or _default_source(origin)
     folder = _folder(origin, out, format_)
     files, revisions = _rows(origin, source, revision, dict(options or {}), load)

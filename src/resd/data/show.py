@@ -26,7 +26,8 @@ def show(
     reply: Path | None = None,
 ) -> None:
     """Print problem `index` of a split, and verdicts on the gold reply, an empty one, and that of a file."""
-    environment = environments.load(task, path=path, **(options or {}))
+    options = {**(options or {}), **({"path": path} if path else {})}
+    environment = environments.load(task, **options)
     problems = environment.problems(split)
     if not 0 <= index < len(problems):
         raise ResdError(f"--index {index}: {task} has {len(problems)} problems in split {split}")
