@@ -43,14 +43,15 @@ def test_what_does_not_go_together(words: dict[str, object], said: str) -> None:
         Effort(**words)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("algorithm", ["resd", "sdpo", "srpo", "grpo", "rlsd"])
+@pytest.mark.parametrize("algorithm", ["resd", "sdpo", "srpo", "grpo", "rlsd", "ace"])
 def test_only_what_learns_from_failures_is_distilled(algorithm: str) -> None:
-    config = check_config({"algorithm": algorithm, "rollout": {"n": 2}}, where="test")
+    changes = {"rollout": {"n": 2}, "context": {"student_playbook": True}}
+    config = check_config({"algorithm": algorithm, **changes}, where="test")
     check_effort(config, Effort("best_of"))
     if algorithm in ("resd", "sdpo", "srpo"):
         check_effort(config, Effort())
     else:
-        with pytest.raises(ResdError, match=f"algorithm {algorithm}: learns nothing before the first"):
+        with pytest.raises(ResdError, match=f"algorithm {algorithm}: changes no weights before the first"):
             check_effort(config, Effort())
 
 

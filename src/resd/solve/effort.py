@@ -17,7 +17,7 @@ Method = Literal["self_distill", "best_of", "multi_turn"]
 MemoryKind = Literal["feedback", "dialogue"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MEMORIES: tuple[MemoryKind, ...] = get_args(MemoryKind)
-# These learn from failures alone; GRPO and RLSD have no gradient before the first success, which is the end.
+# These train on failures alone. GRPO and RLSD have no gradient before the first success, which is the end.
 LEARNERS = ("resd", "sdpo", "srpo")
 BATCH = 16
 
@@ -63,11 +63,11 @@ class Effort:
 
 
 def check_effort(config: RunConfig, effort: Effort) -> None:
-    """Raises ResdError for an algorithm that would learn nothing from failures."""
+    """Raises ResdError for an algorithm that does not train on failures."""
     if effort.method == "self_distill" and config.algorithm not in LEARNERS:
         raise ResdError(
-            f"algorithm {config.algorithm}: learns nothing before the first success; for self_distill set "
-            f"algorithm to one of {', '.join(LEARNERS)}"
+            f"algorithm {config.algorithm}: changes no weights before the first success; for self_distill "
+            f"set algorithm to one of {', '.join(LEARNERS)}"
         )
 
 
