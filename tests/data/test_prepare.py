@@ -242,7 +242,7 @@ class Hub:
 
 def test_sciknoweval_from_the_hub(home: Path) -> None:
     hub = Hub(SCIENCE)
-    prepared = prepare("multiple_choice", source="hub", revision="abc", load=hub)
+    prepared = prepare("multiple_choice", source="hub", revisions=["abc"], load=hub)
     assert hub.asked == [("hicai-zju/SciKnowEval", "abc")]
     chosen = [r for r in SCIENCE if r["type"] == "mcq-2-choices" and r["details"]["level"] == "L3"]
     assert sum(prepared.problems.values()) == len(chosen)
@@ -299,6 +299,12 @@ def test_published_revisions_are_pinned(shared: Path) -> None:
     ]
 
 
+def test_a_revision_for_each_of_several_repositories() -> None:
+    hub = Hub([{"problem": "1?", "answer": "1"}], [{"problem": "2?", "answer": "2"}])
+    prepare("math", revisions=["HuggingFaceH4/MATH-500=abc"], load=hub)
+    assert hub.asked == [("DigitalLearningGmbH/MATH-lighteval", None), ("HuggingFaceH4/MATH-500", "abc")]
+
+
 def test_every_set_says_where_it_is_from() -> None:
     assert len({(origin.task, origin.set) for origin in ORIGINS}) == len(ORIGINS)
     tasks = {origin.task for origin in ORIGINS}
@@ -317,7 +323,9 @@ def test_every_set_says_where_it_is_from() -> None:
         ({"task": "finer"}, "get its files from https://github.com/ace-agent/ace"),
         ({"task": "finer", "source": "hub"}, "has no such source; choose PATH"),
         ({"task": "manufactoria", "source": "/no/such/file"}, "does not exist; give a file or folder"),
-        ({"task": "manufactoria", "revision": "main"}, "is for --source hub"),
+        ({"task": "manufactoria", "revisions": ["main"]}, "is for --source hub"),
+        ({"task": "math", "revisions": ["abc"]}, "write DigitalLearningGmbH/MATH-lighteval=COMMIT"),
+        ({"task": "ifeval", "revisions": ["a/b=abc"]}, "write google/IFEval=COMMIT"),
         ({"task": "manufactoria", "options": {"path": "x"}}, "--option path"),
         ({"task": "manufactoria", "format_": "csv"}, "choose one of rows, verl, trl"),
         ({"task": "manufactoria", "format_": "trl"}, "say where with --out DIR"),

@@ -38,7 +38,14 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", metavar="WHERE", help="hub, generator, or a file or folder of rows")
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: where the environment looks)")
-    parser.add_argument("--revision", metavar="COMMIT", help="commit, tag or branch on the hub")
+    parser.add_argument(
+        "--revision",
+        dest="revisions",
+        action="append",
+        default=[],
+        metavar="[NAME=]COMMIT",
+        help="commit, tag or branch on the hub; with the repository's name where a set has several",
+    )
     parser.add_argument(
         "--format",
         dest="format_",
@@ -85,7 +92,7 @@ def prepare(args: argparse.Namespace) -> None:
         set_=args.set_,
         source=args.source,
         out=args.out,
-        revision=args.revision,
+        revisions=args.revisions,
         format_=args.format_,
         options=parse_options(args.options),
         command=shlex.join(["resd", *sys.argv[1:]]),

@@ -7,7 +7,7 @@ fetched is kept in source.json. Nothing that comes from the hub is executed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from resd.data.origins import Origin, Part
 from resd.data.split import by_question
@@ -23,19 +23,37 @@ _IFEVAL_TEST = 100
 _LCB_FROM, _LCB_TO = "2025-02-01", "2025-05-01"
 
 
-def fetch(origin: Origin, revision: str | None, load: Load | None = None) -> tuple[Files, dict[str, str]]:
+def fetch(
+    origin: Origin, revisions: Sequence[str] = (), load: Load | None = None
+) -> tuple[Files, dict[str, str]]:
     """(rows by file, commit by repository). `load` gets the rows of a part and the commit they are from.
+
+    `revisions` are as on the command line: a commit, or repository=commit where a set has several.
 
     Raises ResdError, saying what to do instead, where the hub cannot be reached.
     """
     load = load or load_part
     rows: Files = defaultdict(list)
     commits: dict[str, str] = {}
+    chosen = _chosen(origin, revisions)
     for part in origin.parts:
-        found, commits[part.repository] = load(part, revision or part.revision)
+        found, commits[part.repository] = load(part, chosen.get(part.repository) or part.revision)
         rows[part.goes_to] += found
     shape = _SHAPES.get(origin.set)
     return (shape(rows) if shape else dict(rows)), commits
+
+
+def _chosen(origin: Origin, revisions: Sequence[str]) -> dict[str, str]:
+    """Revision by repository."""
+    names = list(dict.fromkeys(part.repository for part in origin.parts))
+    pairs = [revision.rpartition("=")[::2] for revision in revisions]
+    found = {(name or names[0]): commit for name, commit in pairs}
+    if not found.keys() <= set(names) or (len(names) > 1 and any(not name for name, _ in pairs)):
+        raise ResdError(
+            f"--revision {' '.join(revisions)}: {origin.task} is read from {', '.join(names)}; write "
+            f"{names[0]}=COMMIT"
+        )
+    return found
 
 
 def load_part(part: Part, revision: str | None) -> tuple[Iterable[Row], str]:

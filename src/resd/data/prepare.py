@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def prepare(
     set_: str | None = None,
     source: str | None = None,
     out: Path | None = None,
-    revision: str | None = None,
+    revisions: Sequence[str] = (),
     format_: str = ROWS,
     options: Mapping[str, Any] | None = None,
     command: str = "",
@@ -69,7 +69,7 @@ def prepare(
         raise ResdError("--option path: say where rows are from with --source, and where they go with --out")
     source = source or _default_source(origin)
     folder = _folder(origin, out, format_)
-    files, revisions = _rows(origin, source, revision, dict(options or {}), load)
+    files, commits = _rows(origin, source, revisions, dict(options or {}), load)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -83,7 +83,7 @@ def prepare(
             made.mkdir()
             write_parquet(made, origin.task, environment, problems, truths, format_)
         prepared = Prepared(
-            folder, {split: len(found) for split, found in problems.items()}, origin, source, revisions
+            folder, {split: len(found) for split, found in problems.items()}, origin, source, commits
         )
         (made / RECORD).write_text(_record(prepared, format_, command), encoding="utf-8")
         made.chmod(0o755)  # mkdtemp keeps others out
@@ -116,15 +116,15 @@ def _folder(origin: Origin, out: Path | None, format_: str) -> Path:
 
 
 def _rows(
-    origin: Origin, source: str, revision: str | None, options: Mapping[str, Any], load: Load | None
+    origin: Origin, source: str, revisions: Sequence[str], options: Mapping[str, Any], load: Load | None
 ) -> tuple[Files, dict[str, str]]:
     if source in (HUB, GENERATOR) and source not in origin.sources:
         known = ", ".join((*origin.sources, "PATH"))
         raise ResdError(f"--source {source}: {origin.task} {origin.set} has no such source; choose {known}")
-    if revision and source != HUB:
-        raise ResdError(f"--revision {revision}: is for --source hub; leave it out")
+    if revisions and source != HUB:
+        raise ResdError(f"--revision {' '.join(revisions)}: is for --source hub; leave it out")
     if source == HUB:
-        return fetch(origin, revision, load)
+        return fetch(origin, revisions, load)
     return (generate(origin, options) if source == GENERATOR else from_path(origin, Path(source))), {}
 
 
