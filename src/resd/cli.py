@@ -59,6 +59,9 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_solve(commands.add_parser("solve", help="work on one problem until it is solved"))
     _add_watch(commands.add_parser("watch", help="show runs in the browser while they go on"))
     _add_lab(commands.add_parser("lab", help="build or measure the lab model"), words)
+    _add_experiment(
+        commands.add_parser("experiment", help="the paper's comparisons with the lab model"), words
+    )
     _add_data(commands.add_parser("data", help="fetch, convert, divide or show the data of a task"), words)
     return parser
 
@@ -157,6 +160,13 @@ def _add_solve(parser: argparse.ArgumentParser) -> None:
 def _add_data(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     if list(words[:1]) == ["data"]:
         from resd.data.commands import add_arguments
+
+        add_arguments(parser)
+
+
+def _add_experiment(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    if list(words[:1]) == ["experiment"]:
+        from resd.experiments.commands import add_arguments
 
         add_arguments(parser)
 

@@ -1,7 +1,7 @@
 """A context engine's helpers gone wrong, on purpose: how much does a playbook stand?
 
-Wrong lessons are the lab's own, each of which teaches a violation (`resd.lab.rules`). The request's id decides
-what goes wrong, so that a resumed run goes wrong as it would have.
+Wrong lessons are the lab's own, each of which teaches a violation (`resd.lab.rules`). The request's id
+decides what goes wrong, so that a resumed run goes wrong as it would have.
 """
 
 from __future__ import annotations

@@ -1,0 +1,71 @@
+"""What an experiment is: a question, and variants of one run that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from resd.experiments.faults import Faults
+from resd.records import ResdError
+from resd.solve.effort import Effort
+
+NO_FAULTS = Faults()
+# What a run is measured by beside its journals.
+Measure = Literal["", "skills", "counts", "discovery"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run, as `key=value` settings over those of the experiment, and why it is there.
+
+    `label` is its name in tables; variants of one `group` share a table and a figure. With `seed` it is run
+    once, with that seed; `after` names a variant whose result it needs.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    why: str
+    label: str = ""
+    group: str = ""
+    faults: Faults = NO_FAULTS
+    measure: Measure = ""
+    effort: Effort | None = None
+    seed: int | None = None
+    after: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Variants, compared with `reference`, or with the first of their group where that is ""."""
+
+    name: str
+    title: str
+    question: str
+    variants: tuple[Variant, ...]
+    reference: str = ""
+    common: tuple[str, ...] = ()
+    notes: str = ""
+
+    def variant(self, name: str) -> Variant:
+        """Raises ResdError, with the names that there are."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        known = ", ".join(variant.name for variant in self.variants)
+        raise ResdError(f"experiment {self.name}: has no variant {name}; choose from {known}")
+
+    def chosen(self, names: Sequence[str]) -> tuple[Variant, ...]:
+        """Those that are named, and those that they need; all for no name. In the order of the experiment."""
+        wanted = {name for named in names for name in self._with_needs(named)}
+        return tuple(v for v in self.variants if not names or v.name in wanted)
+
+    def _with_needs(self, name: str) -> Iterator[str]:
+        variant = self.variant(name)
+        yield variant.name
+        if variant.after:
+            yield from self._with_needs(variant.after)

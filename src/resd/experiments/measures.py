@@ -1,0 +1,73 @@
+"""What is measured beside a run's journals: skills of the lab model, and work on hard problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from resd.config import RunConfig
+from resd.environments.manufactoria import Manufactoria
+from resd.experiments.job import RESULT, read_json
+from resd.lab.evaluate import Bench as LabBench
+from resd.lab.evaluate import evaluate
+from resd.records import Problem, ResdError
+from resd.solve.bench import Bench, open_bench
+from resd.solve.discovery import count_successes, discover
+from resd.solve.effort import Effort
+from resd.training import journal
+from resd.training.stream import Stream
+
+SAMPLES = 4  # tries at each problem when skills are measured
+HARDEST = 12  # problems
+DONE = "solved.jsonl"
+
+
+def skills(stream: Stream) -> dict[str, float]:
+    """What `resd lab evaluate` says of the weights as they are, role by role."""
+    environment = Manufactoria(family="has", prompt="compact")
+    bench = LabBench(stream.engine, stream.tokenizer, SAMPLES, 0, environment)
+    with stream.engine.awake():
+        return evaluate(bench)
+
+
+def solve(job: Mapping[str, Any], config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Counts of successes at all test problems, or work on the hardest ones. Goes on where it was stopped."""
+    effort = Effort(**job["effort"])
+    bench = open_bench(config, learns=effort.method == "self_distill")
+    if job["measure"] == "counts":
+        problems = bench.environment.problems(config.evaluation.split)[: config.evaluation.limit]
+        counts = count_successes(bench, problems, effort.budget, job["seed"])
+        return {"counts": {count.problem: count.solved for count in counts}, "samples": effort.budget}
+    needed = folder.parent.parent / job["after"]
+    return {"discovery": work_on(bench, effort, hardest(needed), job["seed"], folder / DONE)}
+
+
+def work_on(
+    bench: Bench, effort: Effort, names: list[str], seed: int, path: Path
+) -> dict[str, dict[str, Any]]:
+    """What each problem took. Those in the file at `path` are done; the others are added to it."""
+    done = {row["problem"] for row in journal.read(path)}
+    for problem in problems_of(bench, names):
+        if problem.id not in done:
+            (result,) = discover(bench, effort, [problem], [seed])
+            row = {key: asdict(result)[key] for key in ("problem", "first", "attempts", "tokens", "seconds")}
+            journal.append(path, [row])
+            print(row, flush=True)
+    rows = {row.pop("problem"): row for row in journal.read(path)}
+    return {name: rows[name] for name in names}
+
+
+def problems_of(bench: Bench, names: list[str]) -> list[Problem]:
+    by_id = {problem.id: problem for problem in bench.environment.problems(bench.config.evaluation.split)}
+    return [by_id[name] for name in names]
+
+
+def hardest(folder: Path) -> list[str]:
+    """The problems with the fewest successes among the counts of a variant, whatever its seed; ties by id."""
+    results = sorted(folder.glob(f"*/{RESULT}"))
+    if not results:
+        raise ResdError(f"{folder}: its counts are not there; run the variant {folder.name} first")
+    counts: dict[str, int] = read_json(results[0])["counts"]
+    return sorted(counts, key=lambda name: (counts[name], name))[:HARDEST]
