@@ -83,6 +83,19 @@ def test_errors_of_every_kind_are_short(sandbox: Sandbox) -> None:
     assert all(0 < len(str(error)) < 2000 for error in result.errors)
 
 
+def test_errors_have_one_message(sandbox: Sandbox) -> None:
+    program = (
+        "def f(x):\n    if x == 0: raise KeyError('k')\n    if x == 1: eval('1 +')\n"
+        "    if x == 2: assert False\n    e = ValueError('a\\nb')\n    e.add_note('note')\n    raise e"
+    )
+    assert sandbox.run(program, "f", [[0], [1], [2], [3]]).errors == [
+        "KeyError: 'k' (line 2, in f)",
+        "SyntaxError: invalid syntax (line 3, in f)",
+        "AssertionError (line 4, in f)",
+        "ValueError: a\nb (line 7, in f)",
+    ]
+
+
 def test_recursion_is_an_error_and_can_be_made_deeper(sandbox: Sandbox) -> None:
     program = (
         "import sys\ndef f(n, limit):\n    sys.setrecursionlimit(limit)\n    return n and 1 + f(n - 1, limit)"

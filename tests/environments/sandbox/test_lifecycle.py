@@ -111,6 +111,23 @@ def test_a_launcher_lost_between_jobs_is_replaced() -> None:
         assert sandbox.run(DOUBLE, "f", [[3]]).values == [6]
 
 
+def test_a_launcher_that_cannot_be_started_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sandbox(isolation="weak", workers=1) as sandbox:
+        sandbox.run(DOUBLE, "f", [[1]])
+        sandbox.close()
+        failures = [OSError(11, "no process"), OSError(12, "no memory")]
+        real = subprocess.Popen
+
+        def popen(*arguments: object, **named: object) -> object:
+            if failures:
+                raise failures.pop()
+            return real(*arguments, **named)  # type: ignore[call-overload]
+
+        monkeypatch.setattr(subprocess, "Popen", popen)
+        assert sandbox.run(DOUBLE, "f", [[2]]).values == [4]
+        assert not failures
+
+
 def test_an_interrupted_job_ends() -> None:
     others = _children()
     with Sandbox(workers=1) as sandbox:
@@ -171,6 +188,12 @@ def test_bad_options() -> None:
         Sandbox(isolation="strong")
     with pytest.raises(ResdError, match="workers is 0"):
         Sandbox(workers=0)
+
+
+def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ResdError, match="on Linux only, this is darwin"):
+        Sandbox(isolation="weak")
 
 
 @pytest.mark.parametrize("offered", [(), ("seccomp",), ("landlock",)])

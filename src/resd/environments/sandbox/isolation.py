@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -39,6 +40,11 @@ class Isolation:
 
 
 def check_level(level: str) -> None:
+    """Raises ResdError for a level that does not exist, and where there can be none."""
+    if sys.platform != "linux":
+        raise ResdError(
+            f"sandbox: programs can be run on Linux only, this is {sys.platform}; use a container"
+        )
     if level not in LEVELS:
         raise ResdError(f"sandbox: isolation {level!r} is not known; choose one of {', '.join(LEVELS)}")
 
@@ -56,10 +62,9 @@ def places(packages: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in packages:
         spec = importlib.util.find_spec(name) if name.isidentifier() else None
-        place = (spec.submodule_search_locations or [spec.origin])[0] if spec else None
-        if place is None:
-            raise ResdError(
-                f"sandbox: package {name!r} is not installed; install it, or leave it out of packages"
-            )
+        folders = list(spec.submodule_search_locations or []) if spec else []
+        place = folders[0] if folders else spec and spec.origin
+        if not place:
+            raise ResdError(f"sandbox: package {name!r} is not installed; install it or do without")
         found[name] = os.path.realpath(place)
     return found

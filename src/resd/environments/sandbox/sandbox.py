@@ -15,6 +15,8 @@ from resd.environments.sandbox.verdicts import calls_result, refused, remaining,
 from resd.environments.sandbox.worker import LauncherError, Run, Worker
 from resd.records import ResdError
 
+_TRIES = 3
+
 
 class Sandbox:
     """Runs programs that nobody has read, on `workers` processes (None: one per core).
@@ -46,7 +48,7 @@ class Sandbox:
         self._all: set[Worker] = set()
         self._wanted: Sequence[str] | None = None
         self._isolation: Isolation | None = None
-        self._finalizer = weakref.finalize(self, _close_all, self._all, self._pid)
+        weakref.finalize(self, _close_all, self._all, self._pid)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"isolation": self._level, "workers": self.workers, "packages": list(self._packages)}
@@ -142,7 +144,9 @@ class Sandbox:
 
     def _start(self) -> Worker:
         reasons: list[str] = []
-        for wanted in [self._wanted] if self._wanted is not None else LEVELS[self._level]:
+        # What worked before may fail for a moment: too many processes, too little memory.
+        again = None if self._wanted is None else [self._wanted] * _TRIES
+        for wanted in again or LEVELS[self._level]:
             try:
                 worker = Worker(wanted, self._packages)
             except LauncherError as error:

@@ -17,8 +17,8 @@ import pytest
 
 from resd.environments.sandbox import Job, Limits, Result, Sandbox
 
-LOOP = Limits(cpu_s=0.3)
-WAIT = Limits(cpu_s=0.3, wall_s=0.6)
+LOOP = Limits(cpu_s=0.2)
+WAIT = Limits(cpu_s=0.2, wall_s=0.4)
 SMALL = Limits(cpu_s=1.0, memory_mb=128, output_bytes=50_000)
 
 

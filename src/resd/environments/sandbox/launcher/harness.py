@@ -170,14 +170,12 @@ def deeper_than(text: bytes, limit: int) -> bool:
 def short(error: BaseException) -> str:
     """ "ZeroDivisionError: division by zero (line 12, in f)"."""
     try:
-        lines = traceback.format_exception_only(type(error), error)
-        message = _cut(lines[-1].strip())
+        message = str(error.msg if isinstance(error, SyntaxError) else error).strip()
+        text = _cut(": ".join(filter(None, [type(error).__name__, message])))
+        if isinstance(error, SyntaxError) and error.filename == FILENAME:
+            return f"{text} (line {error.lineno})"
         frames = _own_frames(error)
-        if isinstance(error, SyntaxError):
-            return f"{message} (line {error.lineno})" if error.filename == FILENAME else message
-        if frames:
-            message += f" (line {frames[-1].lineno}, in {_cut(frames[-1].name)})"
-        return message
+        return f"{text} (line {frames[-1].lineno}, in {_cut(frames[-1].name)})" if frames else text
     except BaseException:  # an exception whose text raises
         return _cut(type(error).__name__)
 

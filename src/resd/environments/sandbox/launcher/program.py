@@ -101,6 +101,7 @@ def _try_out(parts: confinement.Parts, own_space: int) -> None:
         except BaseException as error:
             os.write(write_fd, f"{error}".encode()[:500])
             os._exit(1)
+    os.close(os.pidfd_open(pid))  # what a job is watched with
     os.close(write_fd)
     message = os.read(read_fd, 500).decode()
     os.close(read_fd)
