@@ -1,5 +1,8 @@
 """A run of two processes is the run of one, and ends when either of them fails."""
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,7 @@ from safetensors import safe_open
 
 import toy
 from processes import together, train
-from resd.learner.parallel import Ranks
-from resd.records import ResdError
-from resd.training import checkpoint, journal, setup
+from resd.training import checkpoint, journal
 from support import save_tiny
 
 ALONE, TWO = 1, 2
@@ -122,8 +123,27 @@ def complaints(folder: Path) -> list[str]:
     return [line for line in lines if line.startswith("resd: ") or "Traceback" in line]
 
 
-def test_vllm_is_refused_whether_it_is_installed_or_not(model: Path, tmp_path: Path) -> None:
-    config = toy.toy_config(model, tmp_path / "run", generation={"engine": "vllm"})
-    with toy.in_place(), pytest.raises(ResdError, match="vllm: works with one process so far"):
-        setup.build(config, ranks=Ranks(0, TWO))
-    assert not (tmp_path / "run").exists()
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_an_engine_in_every_process_or_half_of_one_in_each(tmp_path: Path) -> None:
+    """With vLLM, which reads the shards: the same run either way, and log-probs as the trainer's."""
+    runs = [vllm_run(tmp_path / str(parts), parts) for parts in (1, 2)]
+    for one, other in zip(*runs, strict=True):
+        assert one.pop(GAP, 0.0) < 0.01 > other.pop(GAP, 0.0)
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+
+
+def vllm_run(output: Path, parts: int) -> list[dict[str, Any]]:
+    """The metrics of a short run of the lab model, as a user would start it."""
+    settings = {
+        "output": output,
+        "generation.engine": "vllm",
+        "generation.max_model_len": 2048,
+        "generation.tensor_parallel_size": parts,
+        "stream.max_updates": 2,
+        "stream.batch_size": 4,
+        "evaluation.limit": 4,
+    }
+    words = [f"{key}={value}" for key, value in settings.items()]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "resd"]
+    subprocess.run([*launcher, "train", "examples/lab.yaml", *words], check=True, timeout=300)
+    return metrics(output)

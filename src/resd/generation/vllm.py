@@ -192,13 +192,15 @@ class VLLMEngine:
 
     def _checked(self, named_tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         tensors = vllm_runtime.own_tensors(self._model)
+        if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
+            # Shards are gathered as they are pushed: no rank is to hold a whole model for long.
+            return {name: tensor.detach() for name, tensor in tensors.items()}
         for name, tensor in named_tensors:
             if name not in tensors or tensors[name].shape != tensor.shape:
                 raise ResdError(
                     f"pushed weight {name!r} of shape {tuple(tensor.shape)} does not fit the engine's model"
                 )
-            if not isinstance(tensors[name], DTensor):  # no rank is to hold a whole model for long
-                tensors[name] = tensor
+            tensors[name] = tensor
         return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def _push(self) -> None:

@@ -15,6 +15,7 @@ from resd.config import DistillationConfig, RunConfig, SRPOConfig
 from resd.generation.forward import has_windows
 from resd.generation.merging import adapted_layers
 from resd.learner.attention import packing
+from resd.learner.layout import build_layout
 from resd.learner.lora import own_parameters, own_state
 from resd.learner.model import autocast, body, recomputing, resolve_dtype
 from resd.learner.optimizer import Optimizer, StepResult
@@ -26,7 +27,7 @@ from resd.learner.teacher import Teacher
 from resd.learner.totals import Metrics, Totals, step_metrics, teacher_metrics
 from resd.learner.works import Route, Work, make_works, prompted, route, weighted
 from resd.objectives.chunked import Projection, Stats
-from resd.objectives.losses import token_statistics
+from resd.objectives.losses import SampledTokens, token_statistics
 from resd.objectives.objective import Objective
 from resd.objectives.weighting import entropy_weights
 from resd.records import TrainingExample
@@ -112,6 +113,22 @@ class Learner:
                 if not work.idle:
                     sums.index_add_(0, work.batch.student.example, stats["logprob"].double())
         return [float(value) for value in self.ranks.total(sums)]
+
+    @torch.no_grad()
+    def logprobs(self, prompt: Sequence[int], reply: Sequence[int]) -> Tensor:
+        """The student's log-probs of a reply's tokens, `[T]`, at temperature 1.
+
+        Where it is sharded, all ranks must ask at once.
+        """
+        layout = build_layout([prompt], [reply], [0], self.device, packed=self.packed)
+        tokens = SampledTokens(layout.targets, torch.ones_like(layout.targets, dtype=torch.float32))
+
+        def score(projection: Projection) -> Tensor:
+            return token_statistics([projection], tokens, compute_dtype=self._rounded)["logprob"]
+
+        with self._forwards(), autocast(self.device, self.compute_dtype):
+            logprobs: Tensor = self.student(layout, score)
+        return logprobs
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The student's parameters by name, whole, one at a time: those of its adapters, if it has any."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,7 +125,8 @@ def joined() -> Iterator[Ranks]:
                 "--resume"
             ) from error
         raise
-    dist.destroy_process_group()
+    if "vllm" not in sys.modules:  # which ends all groups itself when the process does
+        dist.destroy_process_group()
 
 
 def take_device(device: torch.device, ranks: Ranks) -> torch.device:

@@ -6,10 +6,16 @@ of what it says (`training/leader.py`), and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from resd.generation.engine import GenerationEngine
+from resd.learner.learner import Learner
 from resd.learner.model import load_tokenizer
 from resd.learner.parallel import Ranks, joined
-from resd.records import ResdError
+from resd.records import Request, ResdError
 from resd.training import setup
+from resd.training.leader import Whose
 
 
 def follow() -> None:
@@ -31,14 +37,33 @@ def _obey(ranks: Ranks) -> None:
         return
     learner, student, teacher = setup.make_learner(start, ranks)
     tokenizer = load_tokenizer(start.config.model)
-    engines = {"weights": setup.make_engine(student, tokenizer, start.config)}
+    student_engine = setup.make_engine(student, tokenizer, start.config, learner.logprobs)
+    hands = {"weights": Hand("weights", student_engine, learner, ranks)}
     if author := setup.make_author(teacher, tokenizer, start.config):
-        engines["teacher_weights"] = author
+        hands["teacher_weights"] = Hand("teacher_weights", author, learner, ranks)
     for method, words in iter(ranks.hear, None):
-        if method == "generate":
-            whose, shares = words
-            ranks.collect(list(engines[whose].submit(shares[ranks.rank])))
-        elif method in engines:
-            engines[method].load_weights(getattr(learner, method)(), learner.version)
+        if method in ("generate", "wake", "sleep", "load"):
+            whose, *rest = words
+            getattr(hands[whose], method)(*rest)
         else:
             getattr(learner, method)(*words)
+
+
+class Hand:
+    """What a rank does with one of its engines when rank 0 says so (`leader.Spread`)."""
+
+    def __init__(self, whose: Whose, engine: GenerationEngine, learner: Learner, ranks: Ranks) -> None:
+        self.whose, self.engine, self.learner, self.ranks = whose, engine, learner, ranks
+        self._awake = ExitStack()
+
+    def wake(self) -> None:
+        self._awake.enter_context(self.engine.awake())
+
+    def sleep(self) -> None:
+        self._awake.close()
+
+    def load(self) -> None:
+        self.engine.load_weights(getattr(self.learner, self.whose)(), self.learner.version)
+
+    def generate(self, shares: Sequence[Sequence[Request]]) -> None:
+        self.ranks.collect(list(self.engine.submit(shares[self.ranks.rank])))

@@ -6,7 +6,7 @@ What takes all ranks is said by rank 0 before it does its own part: the name of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,13 +67,17 @@ class Leader:
         scores: list[float] = self._everywhere("score", pairs)
         return scores
 
+    def logprobs(self, prompt: Sequence[int], reply: Sequence[int]) -> Tensor:
+        """Each rank's engine asks for its own: nothing is said."""
+        return self.learner.logprobs(prompt, reply)
+
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """To be read to the end: each tensor takes all ranks, whose engines get it too."""
-        yield from self._everywhere("weights")
+        """For a `Spread` engine, which has the other ranks read theirs: each tensor takes all of them."""
+        return self.learner.weights()
 
     def teacher_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Likewise."""
-        yield from self._everywhere("teacher_weights")
+        return self.learner.teacher_weights()
 
     def model_state(self) -> State:
         state: State = self._everywhere("model_state")
@@ -93,32 +97,44 @@ class Leader:
 
 
 class Spread:
-    """Rank 0's engine, whose requests are dealt out to all ranks. Each of them has such an engine."""
+    """Rank 0's engine, whose requests are dealt out to all ranks. Each of them has such an engine.
 
-    def __init__(self, engine: GenerationEngine, whose: Whose, ranks: Ranks) -> None:
-        self.engine, self.whose, self.ranks = engine, whose, ranks
+    Or a part of one: `parts` neighbouring ranks (tensor parallelism) are given the same requests and do the
+    same at the same time.
+    """
+
+    def __init__(self, engine: GenerationEngine, whose: Whose, ranks: Ranks, parts: int = 1) -> None:
+        self.engine, self.whose, self.ranks, self.parts = engine, whose, ranks, parts
 
     def submit(self, requests: Sequence[Request]) -> Iterator[Response]:
         """Rank 0's own as they finish, then those of the others."""
         lengths = [len(request.prompt_ids) + request.max_tokens for request in requests]
-        shares = [[requests[i] for i in hand] for hand in deal(lengths, self.ranks.size)]
+        hands = deal(lengths, self.ranks.size // self.parts)
+        shares = [[requests[i] for i in hand] for hand in hands for _ in range(self.parts)]
         self.ranks.say(("generate", (self.whose, shares)))
         return self._collect(self.engine.submit(shares[0]))
 
     def cancel(self, ids: Iterable[str]) -> None:
-        """On rank 0; other ranks' requests run to their end."""
-        self.engine.cancel(ids)
+        """Other ranks' requests run to their end, and so do those that they share with rank 0."""
+        if self.parts == 1:
+            self.engine.cancel(ids)
 
-    def awake(self) -> AbstractContextManager[None]:
-        return self.engine.awake()
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """All ranks at once: an engine that wakes may gather weights from all of them."""
+        self.ranks.say(("wake", (self.whose,)))
+        with self.engine.awake():
+            yield
+            self.ranks.say(("sleep", (self.whose,)))  # not after an error, which ends all ranks
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Of a `Leader`: the other ranks load theirs as they are gathered."""
+        self.ranks.say(("load", (self.whose,)))
         self.engine.load_weights(named_tensors, version)
 
     def _collect(self, own: Iterator[Response]) -> Iterator[Response]:
         yield from own
-        for responses in self.ranks.collect([]):
+        for responses in self.ranks.collect([])[:: self.parts]:
             yield from responses
 
 
