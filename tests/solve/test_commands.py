@@ -84,6 +84,14 @@ def test_several_problems_one_unsolved(config: Path, tmp_path: Path, capsys: Any
     assert "not solved: 2 attempts" in capsys.readouterr().out
 
 
+def test_attempts_alone_take_the_configuration_of_any_algorithm(config: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    words = ["--problem", "0", "--method", "multi_turn", "--memory", "dialogue", "--budget", "3"]
+    assert run(config, *words, "--output", trace, "algorithm=grpo", "rollout.n=8") in (0, 1)
+    assert [row["kind"] for row in rows(trace)][-1] == "summary"
+    assert [row["round"] for row in rows(trace)[:-1]] == list(range(1, len(rows(trace))))
+
+
 def test_mistakes(config: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     def says(*words: object) -> str:
         assert run(config, *words) == 2

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from resd import environments
@@ -69,9 +68,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         if self.learner:
-            self._first = in_memory(
-                {"model": self.learner.model_state(), "learner": self.learner.state_dict()}
-            )
+            self._first = on_cpu({"model": self.learner.model_state(), "learner": self.learner.state_dict()})
 
     @property
     def tokens(self) -> int:
@@ -120,10 +117,13 @@ class Bench:
             )
 
 
-def open_bench(config: RunConfig, *, learns: bool) -> Bench:
-    """Load the model, with optimizer and teacher where it `learns`. Raises ResdError as a run does."""
+def open_bench(config: RunConfig, *, learns: bool, environment: Environment | None = None) -> Bench:
+    """Load the model, with optimizer and teacher where it `learns`, and the environment if there is none yet.
+
+    Raises ResdError as a run does.
+    """
     device = setup.find_device(config)
-    environment = environments.load(config.environment.name, **config.environment.options)
+    environment = environment or environments.load(config.environment.name, **config.environment.options)
     tokenizer = load_tokenizer(config.model)
     learner, author = None, None
     if learns:
@@ -145,10 +145,10 @@ def open_bench(config: RunConfig, *, learns: bool) -> Bench:
     )
 
 
-def in_memory(state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint that never reaches a disk: copies on the CPU."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    copied: dict[str, Any] = torch.load(buffer, map_location="cpu", weights_only=True)
-    return copied
+def on_cpu(state: Any) -> Any:
+    """A checkpoint that never reaches a disk: a copy that further training leaves alone."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, Mapping):
+        return {name: on_cpu(value) for name, value in state.items()}
+    return copy.deepcopy(state)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resd import environments
 from resd.records import Problem, ResdError
 from resd.solve.effort import BATCH, MEMORIES, METHODS, Effort, check_effort, find_problems
 
@@ -45,7 +46,8 @@ def solve(args: argparse.Namespace) -> None:
     """Work on each problem in turn. Exits with 1 if one of them stays unsolved."""
     effort = Effort(args.method, args.budget, args.batch, args.memory)
     config = _config(args, effort)
-    problems = _problems(config, args.split, args.problem)
+    environment = environments.load(config.environment.name, **config.environment.options)
+    problems = find_problems(environment, args.split, args.problem)
     if args.output:
         _open_trace(args.output)
     from rich.console import Console
@@ -55,7 +57,7 @@ def solve(args: argparse.Namespace) -> None:
 
     logging.disable_progress_bar()
     console = Console()
-    bench = open_bench(config, learns=effort.method == "self_distill")
+    bench = open_bench(config, learns=effort.method == "self_distill", environment=environment)
     results = [_solve(bench, effort, problem, args.output, console) for problem in problems]
     if not all(result.solved for result in results):
         raise SystemExit(1)
@@ -68,18 +70,12 @@ def _config(args: argparse.Namespace, effort: Effort) -> RunConfig:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ResdError("resd solve: works with one process; start it without torchrun")
     seed = [] if args.seed is None else [f"seed={args.seed}"]
-    # A round's attempts are tries at one problem: SRPO asks for more than one.
-    config = load_config(args.config, [*args.overrides, *seed, f"rollout.n={effort.width}"])
+    # The attempts of a round are its tries at the problem: SRPO asks for more than one.
+    tries = [f"rollout.n={effort.width}"] if effort.method == "self_distill" else []
+    config = load_config(args.config, [*args.overrides, *seed, *tries])
     check_effort(config, effort)
     check_model(config)
     return config
-
-
-def _problems(config: RunConfig, split: str, names: Sequence[str]) -> list[Problem]:
-    from resd import environments
-
-    environment = environments.load(config.environment.name, **config.environment.options)
-    return find_problems(environment, split, names)
 
 
 def _open_trace(path: Path) -> None:
@@ -97,7 +93,7 @@ def _solve(bench: Bench, effort: Effort, problem: Problem, output: Path | None, 
     from resd.training import journal
 
     seed, rounds = bench.config.seed, []
-    _say(console, f"{effort.method} on {problem.id}: {problem.question}")
+    _say(console, f"{effort.method} on {problem.id}: {textwrap.shorten(problem.question, 60)}")
     for made in work(bench, effort, problem, seed):
         rounds.append(made)
         if output:
