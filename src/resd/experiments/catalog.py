@@ -31,6 +31,7 @@ ALGORITHMS = Experiment(
         Variant("grpo", GRPO, "eight tries at each problem, the verdict alone", label="grpo, n=8"),
     ),
     reference="resd",
+    costs=True,
 )
 
 SHOWN, LEARNED = "What the teacher is shown", "What is learned from, and how it is weighted"
@@ -131,6 +132,7 @@ EFFICIENCY = Experiment(
     ),
     reference="resd",
     common=(WHOLE_STREAM,),
+    costs=True,
     notes="The whole stream. Tokens are all that were generated: rollouts, reflections, tags and curations. "
     "Seconds are those of the updates, with as many runs at once as the command says.",
 )
@@ -222,8 +224,9 @@ POISON = Experiment(
         for fault, (group, faults) in FAULTS.items()
         for credit, (overrides, why) in CREDITS.items()
     ),
-    notes="A wrong lesson is one of the lab's seven that teach a violation. Rows are compared with the first of "
-    "their group.",
+    lives=True,
+    notes="A wrong lesson is one of the lab's seven that teach a violation. Rows are compared with the first "
+    "of their group.",
 )
 
 FORGETTING = Experiment(
@@ -245,8 +248,8 @@ FORGETTING = Experiment(
     ),
     reference="resd",
     common=(WHOLE_STREAM,),
-    notes="After the whole stream. Skills are those of `resd lab evaluate`, on held-out problems. There is no "
-    "unrelated task to forget: the untrained lab model solves no problem of any other Manufactoria family "
+    notes="After the whole stream. Skills are those of `resd lab evaluate`, on held-out problems. There is "
+    "no unrelated task to forget: the untrained lab model solves no problem of any other Manufactoria family "
     "(none of 36 to 64 samples in each of ten).",
 )
 

@@ -12,7 +12,7 @@ from resd.experiments import machine
 from resd.experiments.catalog import EXPERIMENTS, find
 from resd.experiments.definition import Experiment
 from resd.experiments.job import Job, make_jobs
-from resd.experiments.results import collect, save
+from resd.experiments.results import collect, load, save
 from resd.experiments.runner import Pool
 from resd.records import ResdError
 
@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gather.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the runs are")
     gather.add_argument("--results", type=Path, required=True, metavar="FILE", help="JSON to write")
     gather.set_defaults(run=collect_runs)
+    show = actions.add_parser("table", help="print the tables of an experiment as markdown")
+    show.add_argument("name", metavar="NAME|FILE", help="an experiment, or a results file")
+    show.set_defaults(run=print_tables)
+    docs = actions.add_parser("docs", help="write docs/experiments.md from the results beside it")
+    docs.add_argument("--folder", type=Path, default=Path("docs"), metavar="DIR", help="(default docs)")
+    docs.set_defaults(run=write_docs)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +90,33 @@ def run_experiment(args: argparse.Namespace) -> None:
 def collect_runs(args: argparse.Namespace) -> None:
     save(args.results, collect(find(args.name), args.output))
     print(args.results)
+
+
+def print_tables(args: argparse.Namespace) -> None:
+    from resd.experiments.tables import tables
+
+    results = load(_results_file(args.name))
+    for heading, table in tables(find(results.experiment), results):
+        print(*([f"{heading}\n"] if heading else []), table, "", sep="\n")
+
+
+def write_docs(args: argparse.Namespace) -> None:
+    from resd.experiments.page import write
+
+    print(*write(args.folder), sep="\n")
+
+
+def _results_file(name: str) -> Path:
+    """Raises ResdError where there is none."""
+    places = [
+        Path(name),
+        Path("runs/experiments", name, "results.json"),
+        Path("docs/experiments", f"{name}.json"),
+    ]
+    for path in places:
+        if path.is_file():
+            return path
+    raise ResdError(f"results {name}: there is no {', no '.join(map(str, places))}; run the experiment first")
 
 
 def _jobs(args: argparse.Namespace, experiment: Experiment, root: Path) -> list[Job]:

@@ -41,7 +41,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Variants, compared with `reference`, or with the first of their group where that is ""."""
+    """Variants, compared with `reference`, or with the first of their group where that is "".
+
+    `costs` and `lives` ask for tables of what success costs and of wrong lessons. `seen` is what the results
+    say, in words.
+    """
 
     name: str
     title: str
@@ -50,6 +54,9 @@ class Experiment:
     reference: str = ""
     common: tuple[str, ...] = ()
     notes: str = ""
+    costs: bool = False
+    lives: bool = False
+    seen: str = ""
 
     def variant(self, name: str) -> Variant:
         """Raises ResdError, with the names that there are."""

@@ -1,0 +1,117 @@
+"""The figures of an experiment: SVG files that bring their own colours, for light and dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
+
+from resd.experiments import readings
+from resd.experiments.definition import Experiment
+from resd.experiments.readings import Run
+from resd.experiments.results import Results
+from resd.experiments.statistics import Estimate, estimate
+from resd.experiments.tables import label, with_reference
+from resd.report.chart import COLORS, WIDE, Frame, Line, line_chart
+
+Place = Callable[[Run], Sequence[tuple[float, float]]]
+AXES = {"updates": "update", "rollouts": "rollouts", "tokens": "generated tokens", "seconds": "seconds"}
+SUCCESS = "held-out problems solved, %"
+LIGHT = ("#0068a8", "#b84f00", "#00785a", "#a03f7d", "#856000", "#74481d", "#be2f49", "#5d6875")
+DARK = ("#6cb6f5", "#ff9b57", "#3fcf9f", "#e48cc4", "#e0bf45", "#cba680", "#ff8090", "#a9b3bf")
+STYLE = """
+.paper { fill: #ffffff } text { font: 11.5px system-ui, sans-serif; fill: #586170 } .name { font-weight: 600 }
+.end { text-anchor: end } .middle { text-anchor: middle } .grid { stroke: #e9ecf0 } .axis { stroke: #586170 }
+polyline { fill: none; stroke-width: 2; stroke-linejoin: round } .band { opacity: .18 }
+.partial { stroke-dasharray: 1 5 }
+"""
+DARK_STYLE = (
+    """.paper { fill: #14171b } text { fill: #9ca6b3 } .axis { stroke: #9ca6b3 } .grid { stroke: #272d34 }"""
+)
+
+
+def figures(experiment: Experiment, results: Results) -> Iterator[tuple[str, str, str]]:
+    """(file name without its end, what it shows, SVG) of each."""
+    if any("discovery" in run for run in results.runs):
+        yield f"{experiment.name}-attempts", "share solved within so many attempts", discovery_figure(results)
+        return
+    for number, (group, names) in enumerate(with_reference(experiment, results), start=1):
+        title = group or experiment.title
+        svg = curves(title, results, names, "updates")
+        if svg:
+            name = f"{experiment.name}-{number}" if group else experiment.name
+            yield name, f"{title}: held-out success by updates", svg
+    for kind in ("rollouts", "tokens", "seconds") if experiment.costs else ():
+        if svg := curves(experiment.title, results, list(results.variants), kind):
+            yield f"{experiment.name}-{kind}", f"held-out success by {AXES[kind]}", svg
+
+
+def curves(title: str, results: Results, names: Sequence[str], kind: str) -> str:
+    """Held-out success of variants by what had been spent, means over seeds with standard errors.
+
+    "" where there is nothing to draw.
+    """
+    lines = []
+    for color, name in enumerate(names):
+        points = mean_curve(results.of(name), lambda run: readings.cost_curve(run, kind))
+        if len(points) > 1:
+            lines.append(line(label(results, name), points, color))
+    last = max((line.points[-1][0] for line in lines), default=0.0)
+    return drawn(f"{title}, by {AXES[kind]}", lines, Frame(last, AXES[kind])) if lines else ""
+
+
+def discovery_figure(results: Results) -> str:
+    lines = []
+    for color, name in enumerate(name for name in results.variants if _discoveries(results, name)):
+        runs = _discoveries(results, name)
+        most = readings.budget(runs[0])
+        found = [
+            (float(n), estimate(readings.solved_within(n)(run) or 0.0 for run in runs))
+            for n in range(1, most + 1)
+        ]
+        lines.append(line(label(results, name), [(x, y) for x, y in found if y], color))
+    last = max(line.points[-1][0] for line in lines)
+    return drawn("Hard problems solved, by attempts", lines, Frame(last, "attempts"))
+
+
+def mean_curve(runs: Sequence[Run], place: Place) -> list[tuple[float, Estimate]]:
+    """The mean over runs at each of their evaluations, as far as all of them have one."""
+    points = []
+    for step in zip(*(place(run) for run in runs), strict=False):
+        found = estimate(y for _, y in step)
+        assert found is not None, "a step has a point of each run"
+        points.append((fmean(x for x, _ in step), found))
+    return points
+
+
+def line(name: str, points: Sequence[tuple[float, Estimate]], color: int) -> Line:
+    """In percent."""
+    return Line(
+        name,
+        tuple((x, 100 * y.mean) for x, y in points),
+        color % COLORS,
+        [100 * (y.error or 0.0) for _, y in points],
+    )
+
+
+def drawn(title: str, lines: Sequence[Line], frame: Frame) -> str:
+    """A file of its own: the page's style sheet does not reach into images."""
+    svg = str(line_chart(title, SUCCESS, lines, frame, WIDE))
+    head, body = svg.split(">", 1)
+    size = f' xmlns="http://www.w3.org/2000/svg" width="{WIDE.width:g}" height="{WIDE.height:g}"'
+    return f'{head}{size}><style>{style()}</style><rect class="paper" width="100%" height="100%"/>{body}\n'
+
+
+def style() -> str:
+    dark = f"@media (prefers-color-scheme: dark) {{ {DARK_STYLE} {inks(DARK)} }}"
+    return f"{STYLE}{inks(LIGHT)}\n{dark}\n"
+
+
+def inks(colors: Sequence[str]) -> str:
+    return " ".join(
+        f".line{i} {{ stroke: {color} }} .fill{i}, .ink{i} {{ fill: {color} }}"
+        for i, color in enumerate(colors)
+    )
+
+
+def _discoveries(results: Results, name: str) -> list[Run]:
+    return [run for run in results.of(name) if "discovery" in run]

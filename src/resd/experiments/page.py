@@ -1,0 +1,112 @@
+"""docs/experiments.md and its figures, made from the results files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from resd.experiments.catalog import EXPERIMENTS, find
+from resd.experiments.definition import Experiment
+from resd.experiments.figures import figures
+from resd.experiments.results import Results, load
+from resd.experiments.tables import tables, variants_table
+from resd.records import ResdError
+
+PAGE, FOLDER = "experiments.md", "experiments"
+INTRODUCTION = """# Experiments
+
+The paper's comparisons, and some of our own, with the lab model on Manufactoria-HAS. This page and its
+figures are made by `resd experiment docs` from the results files beside them: no number is typed by hand.
+
+**The lab model is a calibrated instrument and no evidence about real models.** What it can learn, and from
+what, was built in ([the lab model](lab-model.md)). What can be read here: whether the program does what it
+should, how algorithms differ on one well-understood task, and what a change breaks. A ranking here is no
+ranking elsewhere.
+
+## How to run them
+
+```sh
+resd experiment list
+resd experiment run poison --seeds 0,1,2,3,4 --jobs 2 --results poison.json
+resd experiment table poison.json
+```
+
+Each variant is [examples/lab.yaml](../examples/lab.yaml) with a few settings changed, run once for each seed,
+in a process of its own, `--jobs` at a time. The same command goes on where one was stopped, and tries again
+what failed; logs and journals lie in `runs/experiments/NAME/VARIANT/SEED`. `--updates`, `--only` and any
+`key=value` make runs smaller; `--config` takes another recipe, with a model of your own. `resd experiment
+collect` writes the finished runs below a folder to one file.
+
+## How to read the tables
+
+- "Held out at the end": share of held-out problems solved after the last update, mean of 4 samples at
+  temperature 1.
+- "Area": under the curve of held-out success over updates, by trapezoids, as a share of solving all from the
+  start.
+- "Updates to 50 %": on straight lines between evaluations; in brackets how many seeds got there, if not all.
+- Each number is a mean over seeds ± its standard error; bands in figures are the same.
+- Differences are taken seed by seed, then averaged. "Beyond two standard errors" is that and no more: seeds
+  are few, and comparisons many.
+"""
+
+
+def page(folder: Path) -> dict[Path, str]:
+    """The files to write, by path below the documentation's `folder`. Raises ResdError for bad results."""
+    found = results_below(folder)
+    files: dict[Path, str] = {}
+    parts = [INTRODUCTION]
+    for experiment in EXPERIMENTS:
+        results = found.get(experiment.name)
+        parts += list(section(experiment, results))
+        for name, _, svg in figures(experiment, results) if results else ():
+            files[Path(FOLDER, f"{name}.svg")] = svg
+    return {Path(PAGE): "\n".join(parts), **files}
+
+
+def write(folder: Path) -> list[Path]:
+    """Write the files; figures that are not among them are of older results, and go."""
+    files = page(folder)
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    for path in (folder / FOLDER).glob("*.svg"):
+        if path.relative_to(folder) not in files:
+            path.unlink()
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def results_below(folder: Path) -> dict[str, Results]:
+    """By experiment. Raises ResdError for two files of one, and for one that is not known."""
+    found: dict[str, Results] = {}
+    for path in sorted((folder / FOLDER).glob("*.json")):
+        results = load(path)
+        find(results.experiment)
+        if results.experiment in found:
+            raise ResdError(f"{path}: there is another file of experiment {results.experiment}; remove one")
+        found[results.experiment] = results
+    return found
+
+
+def section(experiment: Experiment, results: Results | None) -> Iterator[str]:
+    """Markdown of one experiment, in paragraphs."""
+    yield f"## {experiment.title}\n"
+    yield f"{experiment.question}\n"
+    if experiment.notes:
+        yield f"{experiment.notes}\n"
+    if results is None:
+        yield f"No results are kept yet: `resd experiment run {experiment.name}`.\n"
+        return
+    if experiment.seen:
+        yield f"{experiment.seen}\n"
+    for heading, table in tables(experiment, results):
+        yield from ([f"### {heading}\n"] if heading else [])
+        yield f"{table}\n"
+    for name, words, _ in figures(experiment, results):
+        yield f"![{words}]({FOLDER}/{name}.svg)\n"
+    yield f"<details><summary>The variants</summary>\n\n{variants_table(results)}\n\n</details>\n"
+    for made in results.made:
+        yield f"{provenance(made)}\n"
+
+
+def provenance(made: Mapping[str, object]) -> str:
+    return f"Made with `{made['command']}` at commit {made['commit']} on {made['machine']}, {made['date']}."
