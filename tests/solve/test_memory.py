@@ -60,6 +60,7 @@ def test_an_attempt_without_feedback_leaves_no_blank_behind() -> None:
     assert "Feedback" not in text(memory("dialogue"), silent)
     assert text(memory("dialogue"), silent).endswith("<|user|>Solve the task.<|end|><|assistant|>")
     assert "Feedback" not in text(memory("feedback"), silent)
+    assert text(memory("feedback"), (*silent, *TURNS)) == text(memory("feedback"), TURNS)
 
 
 def test_a_turn_quotes_the_answer_without_the_thought() -> None:

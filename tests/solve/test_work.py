@@ -76,16 +76,23 @@ def test_the_budget_is_the_limit(learning: Bench, method: Any, sizes: list[int])
     assert result.best == 0.5, "any text passes one of the two tests"
 
 
-@pytest.mark.parametrize("algorithm", ["resd", "sdpo", "srpo"])
+SHOWN = {"style": "compact", "max_prompt_tokens": 2048, "student_playbook": True, "student_playbook_sync": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"context": SHOWN}, {"algorithm": "sdpo"}, {"algorithm": "srpo"}],
+    ids=["resd", "resd with the playbook in sight", "sdpo", "srpo"],
+)
 def test_one_problem_repeated_is_a_stream(
-    model: Path, tmp_path: Path, algorithm: str, monkeypatch: Any
+    model: Path, tmp_path: Path, changes: dict[str, Any], monkeypatch: Any
 ) -> None:
     """The weights are those of a training run whose stream has one batch, of one problem."""
     rounds, n = 3, 4
     config = toy.toy_config(
         model,
         tmp_path / "run",
-        algorithm=algorithm,
+        **changes,
         rollout={"n": n, "max_tokens": 8},
         stream={"batch_size": 1, "updates_per_batch": rounds, "max_updates": rounds},
     )
