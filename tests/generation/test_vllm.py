@@ -86,7 +86,7 @@ def test_parallel_groups_need_as_many_processes(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_run_says_so_before_it_loads_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch)
-    monkeypatch.setattr(setup, "load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(setup, "load_unmerged", lambda *_: pytest.fail("loaded"))
     config = RunConfig(model=str(save_tiny(tmp_path / "model")), output=str(tmp_path), generation=CONFIG)
     with pytest.raises(ResdError, match="not installed"):
         setup.build(config)
