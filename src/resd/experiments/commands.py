@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from resd.experiments import machine
-from resd.experiments.catalog import EXPERIMENTS, find
+from resd.experiments import catalog, machine
+from resd.experiments.catalog import find
 from resd.experiments.definition import Experiment
 from resd.experiments.job import Job, make_jobs
 from resd.experiments.results import collect, load, save
@@ -60,7 +60,7 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 
 def list_all(_: argparse.Namespace) -> None:
-    for experiment in EXPERIMENTS:
+    for experiment in catalog.EXPERIMENTS:
         print(f"{experiment.name}: {experiment.question}")
         for variant in experiment.variants:
             settings = " ".join(variant.overrides)
@@ -69,12 +69,12 @@ def list_all(_: argparse.Namespace) -> None:
 
 def run_experiment(args: argparse.Namespace) -> None:
     """Run what is not done yet, then collect. Exits with 1 if a run failed, with 130 where it was stopped."""
-    experiment = find(args.name)
+    experiment, width = find(args.name), _positive("--jobs", args.jobs)
     root = args.output or Path("runs/experiments") / experiment.name
     results = args.results or root / "results.json"
     jobs = _jobs(args, experiment, root)
     _check(jobs)
-    pool = Pool(_positive("--jobs", args.jobs), lambda line: print(line, flush=True))
+    pool = Pool(width, lambda line: print(line, flush=True))
     try:
         with terminable():
             pool.run(jobs)
