@@ -156,14 +156,16 @@ def test_local_names() -> None:
 
 def test_the_command_ends_with_ctrl_c(make_run: MakeRun) -> None:
     words = [sys.executable, "-m", "resd", "watch", str(make_run()), "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        url = re.match(r"http://127\.0\.0\.1:(\d+)/ shows ", line)
+        url = re.match(r"http://127\.0\.0\.1:(\d+)/ shows ", process.stdout.readline())
         assert url is not None
         connection = http.client.HTTPConnection("127.0.0.1", int(url[1]), timeout=10)
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=10)
+    finally:
+        process.kill()
     assert (process.returncode, errors) == (0, "")

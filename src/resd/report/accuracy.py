@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from resd.report.bars import stacked_bars, swatch
+from resd.report.bars import bars_of, stacked_bars, swatch
 from resd.report.chart import Line
 from resd.report.curves import Figure, Legend, View, all_runs, frame
-from resd.report.runs import Points, Run, damaged
+from resd.report.runs import Points, Run, damaged, once_per_run
 from resd.report.seeds import Group, mean_points
 from resd.report.spending import Axis
 from resd.training import journal
@@ -20,6 +20,7 @@ MOST_EVALUATIONS = 120  # read, evenly spaced; their files are large
 Shares = tuple[float, ...]
 
 
+@once_per_run
 def distribution(run: Run) -> dict[int, Shares]:
     """By step, the shares of problems in each bin; steps whose samples were not kept are left out."""
     found: dict[int, Shares] = {}
@@ -42,8 +43,16 @@ def figures(groups: Sequence[Group], updates: Axis) -> list[Figure]:
             continue
         parts = [Line(name, mean_points(group, _bin(i)), i) for i, name in enumerate(BINS)]
         # From the bottom up: what is solved stands on the ground.
-        chart = stacked_bars(group.name, "share of problems", parts[::-1], shared, 1.0, kind="share")
-        drawn.append(Figure(group.name, [View("updates", chart)]))
+        chart = stacked_bars(
+            f"Problems by share solved, {group.name}",
+            "share of problems",
+            parts[::-1],
+            shared,
+            1.0,
+            kind="share",
+            most=bars_of(len(groups)),
+        )
+        drawn.append(Figure(group.name if len(groups) > 1 else "", [View("updates", chart)]))
     return drawn
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from resd.report.chart import COLORS, SMALL, Frame, Line, axes, axis_marks, svg
 from resd.report.scales import Scale, widen
 
-MOST_BARS = 120  # more share bars
+MOST_BARS, FEWEST_BARS = 120, 24  # of a chart; more share bars
 WIDEST = 40.0  # one bar alone should not fill the chart
 DENSE = 0.85  # of its place that a bar takes
 
@@ -22,13 +22,14 @@ def stacked_bars(
     frame: Frame,
     top: float,
     kind: str = "fill",
+    most: int = MOST_BARS,
 ) -> Markup:
     """The parts of each step's sum, one on another, on an axis to `top`. Too many steps share bars.
 
     `kind` and the colour of a part are the class of its bars.
     """
     steps = sorted({step for part in parts for step, _ in part.points})
-    group = -(-len(steps) // MOST_BARS) or 1
+    group = -(-len(steps) // most) or 1
     bars = [steps[i : i + group] for i in range(0, len(steps), group)]
     values = [dict(part.points) for part in parts]
     marks, size = axis_marks(0.0, top), SMALL
@@ -42,6 +43,11 @@ def stacked_bars(
         place = (x(bar[0] - apart / 2), x(bar[-1] + apart / 2))
         drawn += _bar(bar, place, heights, parts, y, kind)
     return svg(title, [*axes(unit, frame, x, y, marks, size), drawn], size)
+
+
+def bars_of(charts: int) -> int:
+    """How many bars each of so many charts may have: together they must not make a large page."""
+    return max(FEWEST_BARS, min(MOST_BARS, 2 * MOST_BARS // max(charts, 1)))
 
 
 def swatch(color: int, *, kind: str = "fill") -> Markup:

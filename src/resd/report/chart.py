@@ -13,7 +13,9 @@ from resd.report.scales import Scale, label, ticks, widen
 
 COLORS = 8  # in the style sheet
 # More than this are not drawn one by one.
-MOST_MARKERS, MOST_BOUNDARIES, MOST_POINTS = 40, 60, 120
+MOST_BOUNDARIES = 60
+MOST_POINTS = 120  # of a curve
+MOST_MARKERS = 80  # of all curves of a chart
 LINE_OF_TEXT = 14.0
 # Lines longer than this share of a chart's width are named in a legend below it.
 WIDEST_LABEL = 0.34
@@ -74,7 +76,8 @@ def line_chart(title: str, unit: str, lines: Sequence[Line], frame: Frame, size:
     x, marks = frame.x(size), axis_marks(min(0.0, *ends, 0.0), max(0.0, *ends, 0.0))
     y = Scale(marks[0], marks[-1], size.height - size.bottom, size.top)
     parts = [*axes(unit, frame, x, y, marks, size), *(_band(line, x, y) for line in lines)]
-    parts += [_curve(line, x, y, frame.unit) for line in lines]
+    marked = sum(len(line.points) for line in lines) <= MOST_MARKERS
+    parts += [_curve(line, x, y, frame.unit, marked=marked) for line in lines]
     return svg(title, [*parts, *(_end_labels(lines, x, y) if named else ())], size)
 
 
@@ -167,13 +170,13 @@ def _band(line: Line, x: Scale, y: Scale) -> Markup:
     )
 
 
-def _curve(line: Line, x: Scale, y: Scale, unit: str) -> Markup:
+def _curve(line: Line, x: Scale, y: Scale, unit: str, *, marked: bool) -> Markup:
     color, end = line.color % COLORS, len(line.points) if line.whole is None else line.whole
     drawn = _path(line.points[:end], x, y, f"line{color}")
     drawn += (
         _path(line.points[max(0, end - 1) :], x, y, f"line{color} partial") if end < len(line.points) else ""
     )
-    if len(line.points) > MOST_MARKERS:
+    if not marked:
         return drawn
     for (place, value), (_, error) in zip(line.points, _with_errors(line), strict=True):
         drawn += Markup('<circle class="fill{}" cx="{}" cy="{}" r="2.6"><title>{}</title></circle>').format(

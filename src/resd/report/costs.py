@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from resd.report.bars import stacked_bars, swatch
-from resd.report.chart import Frame, Line
+from resd.report.bars import bars_of, stacked_bars, swatch
+from resd.report.chart import Line
 from resd.report.curves import Figure, Legend, View, all_runs, frame
 from resd.report.runs import Points, Row, Run, number, series
 from resd.report.seeds import Group, mean_points
@@ -43,14 +43,16 @@ def _stacks(title: str, unit: str, sources: Sources, groups: Sequence[Group], up
     top = max(map(_highest, parts.values()), default=0.0)
     named = {part.label: part.color for each in parts.values() for part in each}
     legend = [(swatch(color), label) for label, color in sorted(named.items(), key=lambda pair: pair[1])]
+    most = bars_of(len(groups))
     figures = [
-        _figure(name, f"{title}, {name}", unit, each, shared, top) for name, each in parts.items() if each
+        Figure(
+            name if len(groups) > 1 else "",
+            [View("updates", stacked_bars(f"{title}, {name}", unit, each, shared, top, most=most))],
+        )
+        for name, each in parts.items()
+        if each
     ]
     return Stacks(title, legend, figures)
-
-
-def _figure(name: str, title: str, unit: str, parts: Sequence[Line], shared: Frame, top: float) -> Figure:
-    return Figure(name, [View("updates", stacked_bars(title, unit, parts, shared, top))])
 
 
 def _parts(group: Group, sources: Sources) -> list[Line]:

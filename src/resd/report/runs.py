@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import yaml
 
@@ -21,9 +23,10 @@ MOST_TEXT = 6000
 
 Row = Mapping[str, Any]
 Points = tuple[tuple[float, float], ...]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run, as far as it is. `name` tells it from the others on the page.
 
@@ -70,6 +73,19 @@ class Run:
 
     def evaluation_file(self, step: int) -> Path:
         return self.folder / journal.EVALUATIONS / f"{step}.jsonl"
+
+
+def once_per_run(function: Callable[[Run], T]) -> Callable[[Run], T]:
+    """What reads many files is asked for by many charts: its answer is kept as long as the run is."""
+    known: WeakKeyDictionary[Run, T] = WeakKeyDictionary()
+
+    @wraps(function)
+    def remembered(run: Run) -> T:
+        if run not in known:
+            known[run] = function(run)
+        return known[run]
+
+    return remembered
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
-from resd.report.runs import Points, Row, Run, damaged, number, series
+from resd.report.runs import Points, Row, Run, damaged, number, once_per_run, series
 from resd.training import journal
 
 # Of generation, as rows and metrics name them, with the words of the page.
@@ -39,6 +39,7 @@ class Axis:
     place: Callable[[Run], Mapping[float, float]]
 
 
+@once_per_run
 def spending(run: Run) -> dict[int, Spent]:
     """By update, as far as it is known: from metrics `tokens/<role>`, else from the rows of its rollouts."""
     found: dict[int, Spent] = {}
