@@ -165,8 +165,8 @@ def test_figures_stand_for_themselves() -> None:
 def test_curves_are_means_over_seeds_by_what_was_spent() -> None:
     svg = next(svg for name, _, svg in figures(find("algorithms"), ALGORITHMS) if name.endswith("tokens"))
     tips = [e.text or "" for e in ET.fromstring(svg).iter() if e.tag.endswith("title")]
-    assert "resd, 960 generated tokens: 85 ± 5" in tips
-    assert "resd, 480 generated tokens: 50 ± 10" in tips
+    assert "resd, 0.96 thousand generated tokens: 85 ± 5" in tips
+    assert "resd, 0.48 thousand generated tokens: 50 ± 10" in tips
 
 
 def test_results_survive_the_file(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from resd.experiments.tables import label, with_reference
 from resd.report.chart import COLORS, WIDE, Frame, Line, line_chart
 
 Place = Callable[[Run], Sequence[tuple[float, float]]]
-AXES = {"updates": "update", "rollouts": "rollouts", "tokens": "generated tokens", "seconds": "seconds"}
+# What is spent, with the size of a unit on the axis.
+AXES = {
+    "updates": ("update", 1),
+    "rollouts": ("rollouts", 1),
+    "tokens": ("thousand generated tokens", 1000),
+    "seconds": ("seconds", 1),
+}
 SUCCESS = "held-out problems solved, %"
 LIGHT = ("#0068a8", "#b84f00", "#00785a", "#a03f7d", "#856000", "#74481d", "#be2f49", "#5d6875")
 DARK = ("#6cb6f5", "#ff9b57", "#3fcf9f", "#e48cc4", "#e0bf45", "#cba680", "#ff8090", "#a9b3bf")
@@ -42,7 +48,7 @@ def figures(experiment: Experiment, results: Results) -> Iterator[tuple[str, str
             yield name, f"{title}: held-out success by updates", svg
     for kind in ("rollouts", "tokens", "seconds") if experiment.costs else ():
         if svg := curves(experiment.title, results, list(results.variants), kind):
-            yield f"{experiment.name}-{kind}", f"held-out success by {AXES[kind]}", svg
+            yield f"{experiment.name}-{kind}", f"held-out success by {AXES[kind][0]}", svg
 
 
 def curves(title: str, results: Results, names: Sequence[str], kind: str) -> str:
@@ -50,13 +56,13 @@ def curves(title: str, results: Results, names: Sequence[str], kind: str) -> str
 
     "" where there is nothing to draw.
     """
-    lines = []
+    lines, (unit, size) = [], AXES[kind]
     for color, name in enumerate(names):
         points = mean_curve(results.of(name), lambda run: readings.cost_curve(run, kind))
         if len(points) > 1:
-            lines.append(line(label(results, name), points, color))
+            lines.append(line(label(results, name), [(x / size, y) for x, y in points], color))
     last = max((line.points[-1][0] for line in lines), default=0.0)
-    return drawn(f"{title}, by {AXES[kind]}", lines, Frame(last, AXES[kind])) if lines else ""
+    return drawn(f"{title}, by {unit}", lines, Frame(last, unit)) if lines else ""
 
 
 def discovery_figure(results: Results) -> str:
