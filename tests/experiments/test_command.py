@@ -215,3 +215,26 @@ def test_a_machine_says_what_kind_it_is_and_not_which() -> None:
     assert re.fullmatch(r".+, \d+ cores", kind)
     assert platform.node() not in kind
     assert set(machine.versions()) == {"python", "resd", "torch", "transformers"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("algorithm=ace", "evaluation.playbook=true"),
+        ("algorithm=grpo", "rollout.n=2"),
+        ("switch.to=grpo", "switch.n=2", "switch.success=0"),
+    ],
+)
+def test_what_other_kinds_of_runs_leave_is_understood(
+    recipe: Path, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    """No playbook, weights that stay as they are, more tries from one update on."""
+    overrides = ["stream.max_updates=3", *settings]
+    folder = job_of(tmp_path / "run", recipe, TOY.variants[0], overrides=overrides)
+    with toy.in_place():
+        worker.main(folder)
+    found = read_json(folder / RESULT)
+    assert ("playbook" in found) == ("algorithm=grpo" not in settings)
+    tries = [2, 2, 2] if "algorithm=ace" in settings else [4, 4, 4]
+    assert found["series"]["rollouts"] == ([2, 4, 4] if "switch.to=grpo" in settings else tries)
+    assert len(found["series"]["seconds"]) == len(found["series"]["solved"]) == 3

@@ -40,7 +40,7 @@ def summarize_run(run: Path) -> dict[str, Any]:
             **columns([generated(run, row["step"]) for row in updates]),
         },
     }
-    found["series"] = {name: column for name, column in found["series"].items() if any(column)}
+    found["series"] = {name: column for name, column in found["series"].items() if set(column) - {None}}
     if (run / journal.PLAYBOOK).is_file():
         found |= playbook_summary(run)
     kept: dict[str, Any] = rounded(found)
