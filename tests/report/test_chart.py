@@ -141,4 +141,4 @@ def test_curves_are_named_at_their_ends_where_there_is_room() -> None:
 def test_swatches() -> None:
     assert 'class="fill1"' in swatch(1)
     assert 'class="share3"' in swatch(3, kind="share")
-    assert 'class="line2"' in swatch(10, kind="line")
+    assert 'class="line2 again"' in swatch(10, kind="line")

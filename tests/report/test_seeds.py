@@ -40,7 +40,7 @@ def test_what_changes_the_numbers_makes_another_group(make_run: MakeRun) -> None
     assert [group.name for group in group_runs(load_runs(folders))] == ["a", "b", "c"]
     folders.append(change(make_run("d", seed=9), rollout={"n": 8}))
     last = group_runs(load_runs(folders))[-1]
-    assert (last.name, last.seeds) == ("RESD, n 8, max_updates 8", "2 seeds")
+    assert (last.name, last.seeds) == ("n 8, max_updates 8", "2 seeds")
 
 
 def test_a_setting_that_came_later_had_its_default(make_run: MakeRun) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from resd.report.chart import COLORS, SMALL, Frame, Line, axes, axis_marks, svg
+from resd.report.chart import COLORS, SMALL, Frame, Line, axes, axis_marks, stroke, svg
 from resd.report.scales import Scale, widen
 
 MOST_BARS, FEWEST_BARS = 120, 24  # of a chart; more share bars
@@ -53,13 +53,11 @@ def bars_of(charts: int) -> int:
 def swatch(color: int, *, kind: str = "fill") -> Markup:
     """A legend's sample of a bar or, with kind "line", of a line."""
     shape = (
-        Markup('<line x1="1" x2="15" y1="5" y2="5" class="line{}"/>')
+        Markup('<line x1="1" x2="15" y1="5" y2="5" class="{}"/>').format(stroke(color))
         if kind == "line"
-        else Markup(f'<rect x="3" width="11" height="10" rx="2" class="{kind}{{}}"/>')
+        else Markup('<rect x="3" width="11" height="10" rx="2" class="{}{}"/>').format(kind, color % COLORS)
     )
-    return Markup('<svg class="swatch" viewBox="0 0 16 10" aria-hidden="true">{}</svg>').format(
-        shape.format(color % COLORS)
-    )
+    return Markup('<svg class="swatch" viewBox="0 0 16 10" aria-hidden="true">{}</svg>').format(shape)
 
 
 def _bar(

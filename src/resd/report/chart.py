@@ -149,6 +149,11 @@ def spread_out(places: Sequence[float], gap: float, lowest: float, highest: floa
     return moved
 
 
+def stroke(color: int) -> str:
+    """The classes of a line: where colours repeat, it is dashed."""
+    return f"line{color % COLORS}" + (" again" if color >= COLORS else "")
+
+
 def text_width(words: str) -> float:
     """Of a curve's name in pixels, rounded up: fonts differ."""
     return sum(12.5 if letter in "@mwMW%" else 9.2 if letter.isupper() else 7.6 for letter in words)
@@ -172,10 +177,9 @@ def _band(line: Line, x: Scale, y: Scale) -> Markup:
 
 def _curve(line: Line, x: Scale, y: Scale, unit: str, *, marked: bool) -> Markup:
     color, end = line.color % COLORS, len(line.points) if line.whole is None else line.whole
-    drawn = _path(line.points[:end], x, y, f"line{color}")
-    drawn += (
-        _path(line.points[max(0, end - 1) :], x, y, f"line{color} partial") if end < len(line.points) else ""
-    )
+    drawn = _path(line.points[:end], x, y, stroke(line.color))
+    if end < len(line.points):
+        drawn += _path(line.points[max(0, end - 1) :], x, y, f"{stroke(line.color)} partial")
     if not marked:
         return drawn
     for (place, value), (_, error) in zip(line.points, _with_errors(line), strict=True):

@@ -10,7 +10,7 @@ import yaml
 
 from resd.report.results import NONE
 from resd.report.runs import Run, clip, total
-from resd.report.seeds import Group, differing, settings
+from resd.report.seeds import Group, differing, settings, show
 from resd.report.spending import is_estimated, spending
 
 LONGEST_CONFIG = 20_000
@@ -95,4 +95,4 @@ def _yaml(run: Run) -> str:
 
 
 def _text(value: object) -> str:
-    return NONE if value is None else str(value)
+    return NONE if value is None else show(value)

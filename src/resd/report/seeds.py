@@ -132,6 +132,11 @@ def _names(members: Sequence[Sequence[Run]]) -> list[str]:
     return [_common_name(runs) for runs in members]
 
 
+def show(value: object) -> str:
+    """A setting's value, as short as it can be told from others."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def _algorithm(runs: Sequence[Run]) -> str:
     return str(runs[0].setting("algorithm") or "run").upper()
 
@@ -140,7 +145,8 @@ def _described(runs: Sequence[Run], members: Sequence[Sequence[Run]]) -> str:
     """By the algorithm, and by the other settings that tell the groups apart."""
     keys = [key for key in differing([Group("", each) for each in members]) if key != "algorithm"]
     flat = settings(runs[0])
-    return ", ".join([_algorithm(runs), *(f"{key.rpartition('.')[2]} {flat.get(key)}" for key in keys)])
+    algorithm = [_algorithm(runs)] * (len({_algorithm(each) for each in members}) > 1)
+    return ", ".join([*algorithm, *(f"{key.rpartition('.')[2]} {show(flat.get(key))}" for key in keys)])
 
 
 def _common_name(runs: Sequence[Run]) -> str:
