@@ -125,7 +125,8 @@ def without_zeros(specs: Sequence[Spec], groups: Sequence[Group]) -> tuple[list[
         }
         zeros += [name for name, found in values.items() if found == {0.0}]
         if left := {name: source for name, source in curves.items() if values[name] != {0.0}}:
-            kept.append((title, unit, left))
+            alone = next(iter(left)) if len(left) == 1 < len(curves) else ""
+            kept.append((f"{title}, {alone}" if alone else title, unit, left))
     return kept, zeros
 
 
