@@ -200,7 +200,7 @@ def test_an_output_file_is_checked_before_the_work(
 
 
 def test_report_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "metrics.jsonl" in fails(capsys, "report", str(tmp_path))
+    assert "config.yaml" in fails(capsys, "report", str(tmp_path))
 
 
 @pytest.fixture
