@@ -242,6 +242,25 @@ def test_partial_runs(
     assert "nan" not in html.lower().replace("nan or infinite", "")
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl"])
+def test_values_that_were_not_finite(make_run: MakeRun, tmp_path: Path, name: str) -> None:
+    """Any number but those that say where a line belongs may be null."""
+    folder = make_run()
+    whole = (folder / name).read_text().splitlines()
+    keys = {key for line in whole for key in json.loads(line)} - {"kind", "step", "batch", "round"}
+    for key in [*sorted(keys), "all of them"]:
+        rows = [json.loads(line) for line in whole]
+        rows = [
+            {k: None if k == key or (key not in keys and k in keys) else v for k, v in r.items()}
+            for r in rows
+        ]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        _, html = report(tmp_path, folder)
+        assert not re.search(
+            r"\b(nan|inf|None)\b", re.sub(r"NaN or infinite|<style>.*?</style>", "", html, flags=re.S)
+        )
+
+
 def test_without_rollouts_and_timing(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run()
     for path in (*(folder / "rollouts").iterdir(), folder / "timing.jsonl"):
