@@ -69,7 +69,7 @@ def discovery_figure(results: Results) -> str:
     lines = []
     for color, name in enumerate(name for name in results.variants if _discoveries(results, name)):
         runs = _discoveries(results, name)
-        most = readings.budget(runs[0])
+        most = int(results.variants[name]["budget"])
         found = [
             (float(n), estimate(readings.solved_within(n)(run) or 0.0 for run in runs))
             for n in range(1, most + 1)

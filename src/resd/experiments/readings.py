@@ -89,10 +89,6 @@ def tokens_needed(run: Run) -> float | None:
     return fmean(row["tokens"] for row in run["discovery"].values())
 
 
-def budget(run: Run) -> int:
-    return max(int(row["attempts"]) for row in run["discovery"].values())
-
-
 def wrong(key: str) -> Reading:
     """A number of the run's wrong lessons."""
     return lambda run: float(run["wrong_lessons"][key]) if "wrong_lessons" in run else None

@@ -72,12 +72,14 @@ def collect(experiment: Experiment, root: Path) -> dict[str, Any]:
 
 def described(variant: Variant) -> dict[str, Any]:
     faults = {} if variant.faults == Faults() else {"faults": vars(variant.faults)}
+    budget = {"budget": variant.effort.budget} if variant.effort else {}
     return {
         "label": variant.title,
         "group": variant.group,
         "overrides": list(variant.overrides),
         "why": variant.why,
         **faults,
+        **budget,
     }
 
 

@@ -158,7 +158,7 @@ def plain_table(results: Results, columns: Sequence[Column]) -> str:
 def discovery_table(experiment: Experiment, results: Results) -> str:
     """Hard problems: the share solved within a sixteenth, a quarter, and all of the attempts."""
     names = [name for name in results.variants if any("discovery" in run for run in results.of(name))]
-    most = max(readings.budget(run) for name in names for run in results.of(name))
+    most = max(int(results.variants[name]["budget"]) for name in names)
     solved = [
         Column(f"solved within {n}, %", readings.solved_within(n), 100, 0)
         for n in (max(1, most // 16), max(1, most // 4), most)
