@@ -50,6 +50,10 @@ class Comparison:
     headings: Sequence[str]
     lines: Sequence[Line]
 
+    @property
+    def has_errors(self) -> bool:
+        return any(after.error for line in self.lines for _, after in line.cells)
+
 
 def compare(groups: Sequence[Group]) -> Comparison:
     """Before is the first evaluation, after the last: for a group, the last that all its runs have."""

@@ -144,6 +144,13 @@ def shared_boundaries(runs: Sequence[Run]) -> tuple[float, ...]:
     return longest if same else ()
 
 
+def group_legend(groups: Sequence[Group]) -> Legend:
+    """With several groups, the colour of each."""
+    if len(groups) == 1:
+        return []
+    return [(swatch(i, kind="line"), group.name) for i, group in enumerate(groups)]
+
+
 def all_runs(groups: Sequence[Group]) -> list[Run]:
     return [run for group in groups for run in group.runs]
 

@@ -17,7 +17,15 @@ from resd.report.alarms import alarms
 from resd.report.chart import MOST_BOUNDARIES
 from resd.report.comparison import compare
 from resd.report.costs import costs
-from resd.report.curves import PLAYBOOK, TRAINING, by_update, progress, shared_boundaries, without_zeros
+from resd.report.curves import (
+    PLAYBOOK,
+    TRAINING,
+    by_update,
+    group_legend,
+    progress,
+    shared_boundaries,
+    without_zeros,
+)
 from resd.report.facts import compare_settings, shared_facts
 from resd.report.heat import LEVELS, heat
 from resd.report.life import shelf
@@ -90,6 +98,7 @@ def _curves(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
         "training": by_update(TRAINING, groups, measured[0]),
         "playbook_curves": by_update(playbook, groups, measured[0]),
         "playbook_zeros": zeros,
+        "group_legend": group_legend(groups),
         "costs": costs(groups, measured[0]),
         "batches_drawn": 0 < len(shared_boundaries(runs)) <= MOST_BOUNDARIES,
     }

@@ -12,7 +12,7 @@ _HELD_OUT = re.compile(r"val/(?P<source>.+)/(?P<variable>[^/]+)/(?P<statistic>me
 _WORDS = {
     "reward": "success",
     "solved": "solved (every test passed)",
-    "test_cases": "test cases passed",
+    "test_cases": "tests passed",
     "response_length": "response length",
 }
 NONE = "\N{EN DASH}"
