@@ -100,6 +100,7 @@ class Case:
     packed: bool = False  # and the teacher's prompts begin alike
     broken: bool = False  # the second update's gradient is not finite
     lora: bool = False
+    offload: bool = False
 
 
 CASES = {
@@ -120,6 +121,7 @@ CASES = {
     "not finite": Case(broken=True),
     "nothing to learn from": Case(objective="grpo", count=0),
     "bfloat16": Case(bfloat16=True),
+    "offloaded": Case(offload=True),
     "adapters": Case(lora=True),
     "adapters, fewer examples than ranks": Case(lora=True, count=1, teacher="trust_region"),
     "adapters, packed": Case(lora=True, packed=True),
@@ -162,6 +164,7 @@ def make_learner(case: Case, ranks: Ranks) -> Learner:
             micro_batch_tokens=case.tokens,
             activation_checkpointing=case.recomputed,
             packing=case.packed,
+            offload=case.offload,
         ),
         teacher=TeacherConfig(kind=case.teacher, update_rate=0.1),
         lora=LoRAConfig(rank=2 if case.lora else None, alpha=2),

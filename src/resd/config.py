@@ -201,6 +201,8 @@ class OptimizerConfig(Section):
     # Compute layers again in the backward pass instead of keeping what they made. None: on a GPU, for models
     # of more than 0.2 billion parameters.
     activation_checkpointing: bool | None = None
+    # Moments and the teacher wait in pinned host memory while text is generated.
+    offload: bool = False
 
 
 class SwitchConfig(Section):

@@ -327,3 +327,13 @@ def test_experts() -> None:
     assert sparse.standing["weights"] == 4 * shape.parameters
     dense = Forecast(replace(SHAPE, tied=False), ABACUS, WORK, Choices(True))
     assert sparse.bytes_per_token - dense.bytes_per_token == 4 * (2 * (4 * 24 + 3 * 48) - 4 * 80)
+
+
+def test_what_is_parked_is_not_there_while_replies_are_decoded() -> None:
+    parked = replace(BIG, choices=Choices(True, offload=True))
+    moved = BIG.standing["optimizer"] + BIG.standing["teacher"]
+    assert parked.peaks["decoding"] == BIG.peaks["decoding"] - moved
+    assert parked.peaks["update"] == BIG.peaks["update"]
+    writes = replace(BIG, choices=Choices(True, decoders=2, offload=True))
+    assert writes.learning["optimizer"] == BIG.standing["optimizer"]
+    assert "teacher" in writes.always

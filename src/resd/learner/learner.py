@@ -18,8 +18,9 @@ from resd.learner.attention import packing
 from resd.learner.layout import build_layout
 from resd.learner.lora import own_parameters, own_state
 from resd.learner.model import autocast, body, recomputing, resolve_dtype
+from resd.learner.offload import Offload, at_home, on_host
 from resd.learner.optimizer import Optimizer, StepResult
-from resd.learner.parallel import ALONE, Ranks, collected, named_whole, release, shard, sum_gradients
+from resd.learner.parallel import ALONE, Ranks, collected, local, named_whole, release, shard, sum_gradients
 from resd.learner.probe import packs
 from resd.learner.scoring import Distillation, PolicyGradient
 from resd.learner.student import Score, Student
@@ -66,11 +67,14 @@ class Learner:
         large = self.device.type == "cuda" and model.num_parameters() > LARGE
         chosen = config.optimizer.activation_checkpointing
         self.checkpointing = large if chosen is None else chosen
+        self.offload = Offload(self._idle if config.optimizer.offload else tuple)
+        self.offload.park()
 
     @property
     def version(self) -> int:
         return self.optimizer.steps
 
+    @at_home
     def update(self, examples: Sequence[TrainingExample], objective: Objective) -> Metrics:
         """One step over the whole global batch, in micro-batches that do not change the numbers.
 
@@ -96,6 +100,7 @@ class Learner:
         metrics = totals.metrics() | step_metrics(result, len(trained), len(examples))
         return metrics | teacher_metrics(examples, routes, totals, objective)
 
+    @at_home
     @torch.no_grad()
     def score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
         """Log-probabilities of whole responses by the teacher, in nats, for `(prompt, response)` tokens.
@@ -148,18 +153,30 @@ class Learner:
             return {}
         return {"memory_gib/peak": torch.cuda.max_memory_allocated(self.device) / 2**30}
 
+    @at_home
     def state_dict(self) -> State:
         """Optimizer, schedule, counters and teacher, likewise: the same for any number of ranks."""
         state = {"optimizer": self.optimizer.state_dict(), "teacher": self.teacher.state_dict()}
-        return self._collected(state)
+        collected = self._collected(state)
+        return on_host(collected) if self.config.optimizer.offload else collected
 
     def _collected(self, state: State) -> State:
         return collected(state, self.ranks) if self.ranks.shared else state
 
+    @at_home
     def load_state_dict(self, state: State) -> None:
         """A state from `state_dict`, of a run of any number of ranks. Read it on each."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.teacher.load_state_dict(state["teacher"])
+
+    def _idle(self) -> list[Tensor]:
+        """What is not needed between two updates: moments, and the teacher where nobody writes with it."""
+        moments = [t for state in self.optimizer.adamw.state.values() for t in state.values() if t.dim()]
+        if self.config.context.author == "teacher":
+            return moments
+        own = {local(p.detach()).untyped_storage()._cdata for p in self.model.parameters()}
+        teacher = [local(p.detach()) for p in self.teacher.model.parameters()]
+        return moments + [p for p in teacher if p.untyped_storage()._cdata not in own]
 
     @contextmanager
     def _forwards(self) -> Iterator[None]:

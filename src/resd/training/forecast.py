@@ -84,6 +84,9 @@ class Choices:
     vllm: float | None = None  # its share of a GPU while it is awake; None: the embedded decoder
     bfloat16: bool | None = None  # compute dtype; None: where it is native
     checkpointing: bool | None = None
+    offload: bool = (
+        False  # moments, and a teacher that does not write, are on the host while replies are decoded
+    )
 
 
 @dataclass(frozen=True)
@@ -191,11 +194,27 @@ class Forecast:
     @property
     def peaks(self) -> Mapping[str, int]:
         """Of all memory, by what the run is doing."""
-        always = sum(self.standing.values())
+        always = sum(self.always.values())
         return {
             "decoding": always + sum(self.generating.values()),
-            "update": always + sum(self.updating.values()),
+            "update": always + sum(self.learning.values()),
         }
+
+    @property
+    def always(self) -> Mapping[str, int]:
+        """What stands there and is not parked while replies are decoded."""
+        return {name: size for name, size in self.standing.items() if name not in self._parked}
+
+    @property
+    def learning(self) -> Mapping[str, int]:
+        """What an update needs on top."""
+        return {**{name: self.standing[name] for name in self._parked}, **self.updating}
+
+    @property
+    def _parked(self) -> tuple[str, ...]:
+        if not self.choices.offload:
+            return ()
+        return ("optimizer", "teacher") if self.choices.decoders == 1 else ("optimizer",)
 
     @property
     def peak(self) -> int:

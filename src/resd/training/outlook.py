@@ -167,13 +167,14 @@ def choices(config: RunConfig) -> Choices:
         vllm=config.generation.gpu_memory_utilization if config.generation.engine == "vllm" else None,
         bfloat16=None if config.compute_dtype == "auto" else config.compute_dtype == "bfloat16",
         checkpointing=config.optimizer.activation_checkpointing,
+        offload=config.optimizer.offload,
     )
 
 
 def refusal(run: Forecast) -> str:
     """One sentence: what does not fit, and what would help."""
     doing, peak = max(run.peaks.items(), key=lambda item: item[1])
-    parts = {**run.standing, **(run.updating if doing == "update" else run.generating)}
+    parts = {**run.always, **(run.learning if doing == "update" else run.generating)}
     name, size = max(parts.items(), key=lambda item: item[1])
     return (
         f"memory: the {doing} may take {_gib(peak)} GiB, of which {name} {_gib(size)}, and "
@@ -241,7 +242,7 @@ def _memory(run: Forecast) -> list[str]:
         "tiles of the loss": "logits and their gradients, the head's, rounded heads",
         "KV cache": f"{run.cache_bytes_per_token / 1024:,.0f} KiB a token",
     }
-    sections = (("always", run.standing), ("decoding", run.generating), ("update", run.updating))
+    sections = (("always", run.always), ("decoding", run.generating), ("update", run.learning))
     rows = []
     for section, parts in sections:
         for index, (name, size) in enumerate(parts.items()):

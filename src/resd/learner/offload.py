@@ -1,0 +1,89 @@
+"""Tensors that wait in host memory while the GPU has other work, such as generating text.
+
+They stay the objects that they are, views and shards included: only their storage comes and goes, as that of
+gathered weights does under FSDP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from resd.learner.parallel import local
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Offload:
+    """Parks what `tensors` gives whenever nobody is `at_home`. Their values cannot be read meanwhile."""
+
+    def __init__(self, tensors: Callable[[], Iterable[Tensor]]) -> None:
+        self._tensors = tensors
+        self._away: list[tuple[torch.UntypedStorage, Tensor]] = []
+        self._hosts: dict[int, Tensor] = {}  # pinned memory is slow to get, and kept
+
+    @contextmanager
+    def home(self) -> Iterator[None]:
+        self.fetch()
+        try:
+            yield
+        finally:
+            self.park()
+
+    def park(self) -> None:
+        """Copy the storages to host memory, and free them."""
+        storages = {storage._cdata: storage for storage in map(_storage, self._tensors())}
+        for position, storage in enumerate(s for s in storages.values() if s.nbytes()):
+            host = self._host(position, storage)
+            host.copy_(_bytes(storage))
+            storage.resize_(0)
+            self._away.append((storage, host))
+
+    def fetch(self) -> None:
+        """Bring back what is away."""
+        for storage, host in self._away:
+            storage.resize_(host.numel())
+            _bytes(storage).copy_(host)
+        self._away = []
+
+    def _host(self, position: int, storage: torch.UntypedStorage) -> Tensor:
+        known = self._hosts.get(position)
+        if known is None or known.numel() != storage.nbytes():
+            pinned = storage.device.type == "cuda"
+            known = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=pinned)
+            self._hosts[position] = known
+        return known
+
+
+def at_home(method: Method) -> Method:
+    """A method that needs what its object's `offload` parks."""
+
+    @wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self.offload.home():
+            return method(self, *args, **kwargs)
+
+    return cast(Method, wrapped)
+
+
+def on_host(state: Any) -> Any:
+    """A nested state with copies of its tensors in host memory."""
+    if isinstance(state, dict):
+        return {key: on_host(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [on_host(value) for value in state]
+    return state.detach().to("cpu", copy=True) if isinstance(state, Tensor) else state
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    return local(tensor.detach()).untyped_storage()
+
+
+def _bytes(storage: torch.UntypedStorage) -> Tensor:
+    empty = torch.empty(0, dtype=torch.uint8, device=storage.device)
+    return empty.set_(storage, 0, (storage.nbytes(),), (1,))
