@@ -233,6 +233,7 @@ class LoggingConfig(Section):
     tensorboard: bool = False
     wandb: bool = False
     project: str = "resd"
+    token_losses: int = Field(0, ge=0)  # responses per update whose divergences are kept token by token
     rollouts: bool = True  # rollouts, reflections and teacher prompts of each update as JSON Lines
 
 

@@ -102,6 +102,25 @@ class Learner:
 
     @at_home
     @torch.no_grad()
+    def divergences(self, examples: Sequence[TrainingExample], objective: Objective) -> list[list[float]]:
+        """How far the teacher is from the student at each response token; none where nothing is distilled.
+
+        Before weights of examples and tokens. On rank 0 alone where there are several.
+        """
+        found: dict[int, list[float]] = {}
+        with self._forwards():
+            for one in (one for one in route(examples, objective) if one.distilled):
+                for work in self._works(examples, one, objective):
+                    values = self._divergence(work, objective)  # of idle ones too: all ranks take part
+                    indices = [] if work.idle else work.batch.student.example.tolist()
+                    for index, value in zip(indices, values, strict=False):
+                        found.setdefault(index, []).append(value)
+        parts = self.ranks.collect(found) if self.ranks.shared else [found]
+        known = {index: values for part in parts for index, values in part.items()}
+        return [known.get(index, []) for index in range(len(examples))]
+
+    @at_home
+    @torch.no_grad()
     def score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
         """Log-probabilities of whole responses by the teacher, in nats, for `(prompt, response)` tokens.
 
@@ -199,6 +218,16 @@ class Learner:
             loss, stats = self.student(work.batch.student, score)
         loss.backward()
         return loss.detach(), stats
+
+    def _divergence(self, work: Work, objective: Objective) -> list[float]:
+        with autocast(self.device, self.compute_dtype):
+            teacher = work.teacher or self._teach(work)
+        unweighted = replace(work.tokens, weights=torch.ones_like(work.tokens.weights))
+        work = replace(work, teacher=teacher, tokens=unweighted)
+        score = self._score(work, torch.zeros(0), objective)
+        with autocast(self.device, self.compute_dtype):
+            _, stats = self.student(work.batch.student, score)
+        return [float(value) for value in stats["self_distillation/teacher_student_gap"]]
 
     def _works(self, examples: Sequence[TrainingExample], one: Route, objective: Objective) -> list[Work]:
         works = make_works(

@@ -17,7 +17,7 @@ from resd.context import journal
 
 METRICS, TIMING, PLAYBOOK = "metrics.jsonl", "timing.jsonl", "playbook.jsonl"
 # Folders with one file per update, named by its step.
-ROLLOUTS, EVALUATIONS = "rollouts", "evaluations"
+ROLLOUTS, EVALUATIONS, TOKENS = "rollouts", "evaluations", "tokens"
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -45,7 +45,7 @@ def cut_back(run: Path, sizes: Mapping[str, int], step: int) -> None:
     """Forget what was written after the checkpoint of `step`, whose journals had these `sizes`."""
     for name in (METRICS, TIMING, PLAYBOOK):
         journal.cut(run / name, sizes.get(name, 0))
-    for folder in (ROLLOUTS, EVALUATIONS):
+    for folder in (ROLLOUTS, EVALUATIONS, TOKENS):
         for path in (run / folder).glob("*.jsonl"):
             if int(path.stem) > step:
                 path.unlink()

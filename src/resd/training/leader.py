@@ -63,6 +63,10 @@ class Leader:
         metrics: Metrics = self._everywhere("update", examples, objective)
         return metrics
 
+    def divergences(self, examples: Sequence[TrainingExample], objective: Objective) -> list[list[float]]:
+        values: list[list[float]] = self._everywhere("divergences", examples, objective)
+        return values
+
     def score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
         scores: list[float] = self._everywhere("score", pairs)
         return scores

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 
 from resd.context.teacher_prompt import TeacherPrompt
+from resd.context.updater import ContextUpdate
 from resd.records import Attempt, TrainingExample
 from resd.training.rollout import group_by_problem
 
@@ -65,6 +66,16 @@ def distillation_metrics(
         "self_distillation/sr_weight_max": max(weights),
         "self_distillation/sr_weight_std": pstdev(weights),
     }
+
+
+def token_metrics(attempts: Sequence[Attempt], context: ContextUpdate | None) -> Metrics:
+    """Tokens generated in this step, by role."""
+    counts = {"rollout": float(sum(len(a.response.token_ids) for a in attempts))}
+    if context:
+        counts |= {"reflect": 0.0, "tag": 0.0, "curate": 0.0}
+        for record in context.records:
+            counts[record["role"]] += record["tokens"]
+    return {f"tokens/{role}": count for role, count in counts.items()}
 
 
 def mean_rewards(attempts: Sequence[Attempt]) -> dict[str, float]:

@@ -22,6 +22,22 @@ def step_rows(
     return [*rows, *({"kind": "context", **record} for record in said)]
 
 
+def token_rows(
+    attempts: Sequence[Attempt], divergences: Sequence[Sequence[float]], tokenizer: Any
+) -> list[Mapping[str, Any]]:
+    """What `tokens/<step>.jsonl` holds: responses, token by token, with the teacher's distance at each."""
+    return [
+        {
+            "key": attempt.key,
+            "text": attempt.response.text,
+            "tokens": [tokenizer.decode([token]) for token in attempt.response.token_ids],
+            "divergence": list(values),
+        }
+        for attempt, values in zip(attempts, divergences, strict=True)
+        if values
+    ]
+
+
 def _attempt_row(
     attempt: Attempt, prompt: TeacherPrompt | None, example: TrainingExample
 ) -> Mapping[str, Any]:

@@ -21,15 +21,22 @@ from resd.generation.engine import GenerationEngine
 from resd.generation.merging import adapted_layers
 from resd.learner.learner import Learner
 from resd.learner.lora import save_adapters
-from resd.records import Attempt, Problem
+from resd.objectives.objective import Objective
+from resd.records import Attempt, Problem, TrainingExample
 from resd.training import checkpoint, journal
 from resd.training.clock import Clock
 from resd.training.evaluation import evaluate, sample_rows
 from resd.training.leader import Leader
-from resd.training.metrics import distillation_metrics, mean_rewards, rollout_metrics, timings
+from resd.training.metrics import (
+    distillation_metrics,
+    mean_rewards,
+    rollout_metrics,
+    timings,
+    token_metrics,
+)
 from resd.training.progress import Progress, advance, finished, improved_fraction
 from resd.training.rollout import Sampling, roll_out
-from resd.training.rows import step_rows
+from resd.training.rows import step_rows, token_rows
 from resd.training.sinks import Record, Sink, write_all
 
 
@@ -78,6 +85,7 @@ class Stream:
                     context = engaged.update(attempts, step) if engaged else None
             prompts = algorithm.teacher_prompts(attempts, context)
             examples = algorithm.examples(attempts, prompts)
+            self.keep_divergences(attempts, examples, algorithm.objective)
             with clock.measure("update"):
                 learned = self.learner.update(examples, algorithm.objective)
             with clock.measure("switch"):
@@ -85,6 +93,7 @@ class Stream:
         metrics = {
             **rollout_metrics(attempts),
             **distillation_metrics(attempts, prompts, examples),
+            **token_metrics(attempts, context),
             **(context.metrics if context else {}),
             **learned,
         }
@@ -108,6 +117,19 @@ class Stream:
             clock=clock,
             prompt_ids=engaged.rollout_prompt if engaged else None,
         )
+
+    def keep_divergences(
+        self, attempts: Sequence[Attempt], examples: Sequence[TrainingExample], objective: Objective
+    ) -> None:
+        """Journal how far the teacher is from the student at each token of a few responses."""
+        taught = [
+            i for i, example in enumerate(examples) if example.teacher_prompt_ids and example.response_ids
+        ]
+        chosen = taught[: self.config.logging.token_losses]
+        if chosen and objective.distillation:
+            values = self.learner.divergences([examples[i] for i in chosen], objective)
+            rows = token_rows([attempts[i] for i in chosen], values, self.tokenizer)
+            journal.write(self.folder / journal.TOKENS / f"{self.progress.step + 1}.jsonl", rows)
 
     def load_weights(self) -> None:
         """Give the engines the weights as they are now."""
