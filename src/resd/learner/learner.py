@@ -166,11 +166,16 @@ class Learner:
         """What the student is saved as. Not copied; on rank 0 alone where there are several."""
         return self._collected(own_state(self.model, keep_vars=self.ranks.shared))
 
-    def memory(self) -> Metrics:
-        """GiB that PyTorch has held at most so far on this process' GPU; nothing on a CPU."""
+    def memory(self) -> float:
+        """GiB of this process' GPU that are in use now, by whatever; 0 on a CPU.
+
+        PyTorch keeps what an update has taken until somebody else needs room, so that right after one this
+        is its peak. Its own counters are of no use here: they go on counting what a sleeping vLLM let go.
+        """
         if self.device.type != "cuda":
-            return {}
-        return {"memory_gib/peak": torch.cuda.max_memory_allocated(self.device) / 2**30}
+            return 0.0
+        free, total = torch.cuda.mem_get_info(self.device)
+        return (total - free) / 2**30
 
     @at_home
     def state_dict(self) -> State:

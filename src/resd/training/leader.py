@@ -91,7 +91,7 @@ class Leader:
         state: State = self._everywhere("state_dict")
         return state
 
-    def memory(self) -> Metrics:
+    def memory(self) -> float:
         """Of rank 0, which also generates."""
         return self.learner.memory()
 

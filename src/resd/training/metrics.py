@@ -88,3 +88,8 @@ def mean_rewards(attempts: Sequence[Attempt]) -> dict[str, float]:
 
 def timings(seconds: Mapping[str, float]) -> Metrics:
     return {f"timing_s/{name}": value for name, value in seconds.items()}
+
+
+def memory(gib: float) -> Metrics:
+    """Nothing on a CPU."""
+    return {"memory_gib/peak": gib} if gib else {}

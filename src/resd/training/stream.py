@@ -30,6 +30,7 @@ from resd.training.leader import Leader
 from resd.training.metrics import (
     distillation_metrics,
     mean_rewards,
+    memory,
     rollout_metrics,
     timings,
     token_metrics,
@@ -83,11 +84,13 @@ class Stream:
                 attempts = self.roll_out(problems, step, clock)
                 with clock.measure("context"), self.author.awake() if self.author else nullcontext():
                     context = engaged.update(attempts, step) if engaged else None
+                held = self.learner.memory()
             prompts = algorithm.teacher_prompts(attempts, context)
             examples = algorithm.examples(attempts, prompts)
             self.keep_divergences(attempts, examples, algorithm.objective)
             with clock.measure("update"):
                 learned = self.learner.update(examples, algorithm.objective)
+            held = max(held, self.learner.memory())
             with clock.measure("switch"):
                 self.load_weights()
         metrics = {
@@ -100,7 +103,7 @@ class Stream:
         if self.config.logging.rollouts:
             rows = step_rows(attempts, prompts, examples, context)
             journal.write(self.folder / journal.ROLLOUTS / f"{step}.jsonl", rows)
-        self.finish_update(attempts, metrics, clock)
+        self.finish_update(attempts, metrics, timings(clock.seconds) | memory(held))
 
     def roll_out(self, problems: Sequence[Problem], step: int, clock: Clock) -> list[Attempt]:
         """`rollout.n` graded attempts at each problem, with the current weights."""
@@ -138,7 +141,9 @@ class Stream:
         if self.author:
             self.author.load_weights(learner.teacher_weights(), learner.version)
 
-    def finish_update(self, attempts: Sequence[Attempt], metrics: dict[str, float], clock: Clock) -> None:
+    def finish_update(
+        self, attempts: Sequence[Attempt], metrics: dict[str, float], timing: Mapping[str, float]
+    ) -> None:
         """Move on, and write down what happened."""
         before, scores = self.progress, mean_rewards(attempts)
         self.progress = advance(before, scores, self.config.stream)
@@ -152,7 +157,6 @@ class Stream:
         place = {"step": self.progress.step, "batch": before.batch, "round": before.round}
         metrics |= {f"training/{name}": float(value) for name, value in place.items()}
         metrics |= {} if improved is None else {"training/improved_fraction": improved}
-        timing = timings(clock.seconds) | self.learner.memory()
         write_all(self.sinks, Record("update", **place, metrics=metrics, timing=timing))
 
     def evaluate(self) -> None:
