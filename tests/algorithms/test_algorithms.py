@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from resd.algorithms.ace import ACE
 from resd.algorithms.base import Algorithm, peer_solution
 from resd.algorithms.grpo import GRPO
 from resd.algorithms.resd import RESD
@@ -41,7 +42,9 @@ def composer(**switches: Any) -> TeacherPromptComposer:
 def resd(distill_successes: bool = True, **switches: Any) -> RESD:
     playbook = Playbook()
     playbook.add("others", "Mind the start.")
-    return RESD(composer(**switches), lambda problem: playbook.entries, DistillationConfig(), distill_successes)
+    return RESD(
+        composer(**switches), lambda problem: playbook.entries, DistillationConfig(), distill_successes
+    )
 
 
 def srpo(distillation: DistillationConfig | None = None, **switches: Any) -> SRPO:
@@ -226,6 +229,7 @@ DISTILLATION, POLICY = DistillationConfig(alpha=0.5), PolicyConfig(clip_low=0.1)
         (RESD(composer(), lambda problem: (), DISTILLATION), Objective(distillation=DISTILLATION)),
         (SDPO(composer(), DISTILLATION, 0), Objective(distillation=DISTILLATION)),
         (GRPO(POLICY), Objective(policy=POLICY)),
+        (ACE(), Objective()),
         (
             SRPO(composer(), DISTILLATION, POLICY, SRPOConfig(entropy_beta=2), 0),
             Objective(distillation=DISTILLATION, policy=POLICY, srpo=SRPOConfig(entropy_beta=2)),
@@ -235,7 +239,7 @@ DISTILLATION, POLICY = DistillationConfig(alpha=0.5), PolicyConfig(clip_low=0.1)
             Objective(policy=POLICY, rlsd=RLSDConfig(mixing=0.3)),
         ),
     ],
-    ids=["resd", "sdpo", "grpo", "srpo", "rlsd"],
+    ids=["resd", "sdpo", "grpo", "ace", "srpo", "rlsd"],
 )
 def test_what_the_learner_is_asked_for(algorithm: Algorithm, objective: Objective) -> None:
     assert algorithm.objective == objective
