@@ -85,7 +85,9 @@ def test_split_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "chess" in fails(capsys, "prepare", "chess")
-    assert "132 problems in split test" in fails(capsys, "show", "manufactoria", "--index", "500")
+    assert "manufactoria has problems 0 to 131 in split test" in fails(
+        capsys, "show", "manufactoria", "--index", "500"
+    )
     assert "key=value" in fails(capsys, "show", "manufactoria", "--option", "family")
     assert "is not YAML" in fails(capsys, "show", "manufactoria", "--option", "family=[")
     assert "cannot be read" in fails(capsys, "show", "manufactoria", "--reply", "nowhere.txt")

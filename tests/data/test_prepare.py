@@ -331,7 +331,11 @@ def test_every_set_says_where_it_is_from() -> None:
         ({"task": "manufactoria", "format_": "trl"}, "say where with --out DIR"),
         ({"task": "math", "source": "{tmp}/some.jsonl"}, "resd data split-tasks"),
         ({"task": "math", "source": "{tmp}/empty"}, "holds no file of a split"),
-        ({"task": "math", "source": "{tmp}/foreign/train.jsonl"}, "neither those of math"),
+        ({"task": "math", "source": "{tmp}/empty.jsonl"}, "holds no"),
+        ({"task": "math", "source": "{tmp}/foreign/train.jsonl"}, "row 0: its columns (colour) are neither"),
+        ({"task": "math", "source": "{tmp}/odd/train.jsonl"}, "row 0: reward_model is no object"),
+        ({"task": "manufactoria", "source": "{tmp}/tapes/train.jsonl"}, "ground_truth is not JSON"),
+        ({"task": "finer", "source": "{tmp}/finer_train.jsonl"}, "finer_train.jsonl: row finer/train/00000"),
         ({"task": "bouncingsim", "source": "{tmp}/foreign"}, "has no file multiobj_easy.jsonl"),
         ({"task": "math", "source": "{tmp}/sums.jsonl", "out": "{tmp}/foreign"}, "was not written by"),
     ],
@@ -339,6 +343,10 @@ def test_every_set_says_where_it_is_from() -> None:
 def test_mistakes(tmp_path: Path, arguments: dict[str, Any], words: str) -> None:
     write(tmp_path / "some.jsonl", [{"problem": "?", "answer": "1"}])
     write(tmp_path / "sums.jsonl", SUMS)
+    write(tmp_path / "finer_train.jsonl", [{"prompt": "1 + 1 = ?", "answer": "2"}])
+    write(tmp_path / "empty.jsonl", [])
+    write(tmp_path / "odd/train.jsonl", [{"prompt": "?", "reward_model": "rule"}])
+    write(tmp_path / "tapes/train.jsonl", [{"prompt": "?", "reward_model": {"ground_truth": "RY"}}])
     (tmp_path / "empty").mkdir()
     write(tmp_path / "foreign/train.jsonl", [{"colour": "red"}])
     filled = {

@@ -167,6 +167,14 @@ def test_a_function_that_fails_later_fails_the_reply_alone(tmp_path: Path) -> No
     assert environment.grade(problem, "2").solved
 
 
+def plain(solution_str: str, ground_truth: str) -> float:
+    return float(solution_str == ground_truth)
+
+
+def hungry(completions: list[str], colour: list[str]) -> list[float]:
+    return [1.0]
+
+
 def not_a_number(solution_str: str) -> float:
     return float("nan")
 
@@ -195,6 +203,9 @@ def two_for_one(prompts: list[Any], completions: list[Any]) -> list[float]:
         (lambda p: trl("accuracy", p), ROWS, "module:function"),
         (lambda p: trl("nowhere_at_all:accuracy", p), ROWS, "cannot be imported"),
         (lambda p: verl(grumpy, p, workers=0), VERL, "workers 0"),
+        (lambda p: verl(plain, p, arguments={"strict": True}), VERL, "unexpected keyword argument 'strict'"),
+        (lambda p: verl(plain, p), [{**VERL[0], "reward_model": "rule"}], "no reward_model.ground_truth"),
+        (lambda p: trl(hungry, p), ROWS, "hungry: takes colour, which is no column of the rows"),
     ],
 )
 def test_mistakes_are_told_before_a_run(tmp_path: Path, make: Any, rows: Any, words: str) -> None:
@@ -211,7 +222,7 @@ def test_by_name_from_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = rows_file(tmp_path, ROWS)
     environment = environments.load("trl", reward="their_rewards:right", path=str(path))
     assert environment.grade(environment.problems("train")[0], "").solved
-    with pytest.raises(ResdError, match="missing 1 required positional argument: 'reward'"):
+    with pytest.raises(ResdError, match="verl: needs the option reward"):
         environments.load("verl", path=path)
 
 

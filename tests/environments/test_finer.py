@@ -1,4 +1,4 @@
-"""FiNER and Formula: rows, the published score, feedback, numbers."""
+"""FiNER: rows, the published score, feedback."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from resd.environments import load
 from resd.environments.answers import unanswered
 from resd.environments.base import KnowsSolutions
-from resd.environments.finer import FiNER, Formula, read_number
+from resd.environments.finer import FiNER
 from resd.records import Problem, ResdError, Response
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data/finer"
@@ -36,14 +36,6 @@ def finer_row(asked=ASKED, tags=TAGS):
     return {"context": context, "target": ",".join(tag for *_, tag in asked)}
 
 
-def formula_row(target="15.0", question='"It earned $300,000 and kept $45,000."'):
-    context = (
-        "Use formula Margin to answer the question. Answer with a number. Formula: Margin = Income / Revenue "
-        f"* 100, Explanation: Income: earnings, Revenue: sales. Question:  {question}. Answer:"
-    )
-    return {"context": context, "target": target}
-
-
 def written(folder, *rows):
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -53,11 +45,6 @@ def written(folder, *rows):
 @pytest.fixture(scope="module")
 def problem(tmp_path_factory):
     return load("finer", written(tmp_path_factory.mktemp("finer"), finer_row())).problems("test")[0]
-
-
-@pytest.fixture(scope="module")
-def number(tmp_path_factory):
-    return load("formula", written(tmp_path_factory.mktemp("formula"), formula_row())).problems("test")[0]
 
 
 def said(*tags):
@@ -152,6 +139,16 @@ def test_feedback_can_keep_the_answer_back(problem):
     assert not any(tag in feedback for tag in ("SharePrice", "LineOfCredit", "Depreciation"))
 
 
+def test_feedback_has_a_line_for_each_position(problem):
+    """Lists with numbers and line breaks, and no list at all."""
+    lines = FiNER().grade(problem, "<answer>1. Goodwill\n2. SharePrice</answer>").feedback.splitlines()
+    assert [line[:2] for line in lines[2:]] == ["1.", "2.", "3.", "4."]
+    assert "1. Goodwill 2. SharePrice is none of the tags" in lines[2]
+    assert FiNER().grade(problem, "<answer> </answer>").feedback.splitlines()[1] == (
+        "Wrong count: the answer, split at its commas, has 0 and not 4 tags."
+    )
+
+
 def test_all_or_nothing(problem):
     environment = FiNER(reward="all_or_nothing")
     verdict = environment.grade(problem, said("Goodwill", "Goodwill", "LineOfCredit", "Depreciation"))
@@ -167,9 +164,10 @@ def test_why_there_is_no_answer(problem):
         assert verdict.feedback.endswith("with commas between them.")
         return verdict.feedback.split(".")[0]
 
-    replies = ["Goodwill", "<answer>Goodwill", "<think><answer>a</answer>"]
-    sentences = [grade(reply) for reply in replies] + [grade(cut_off(reply)) for reply in replies[1:]]
+    replies = ["Goodwill", "<think>a</think>b", "<answer>Goodwill", "<think><answer>a</answer>"]
+    sentences = [grade(reply) for reply in replies] + [grade(cut_off(reply)) for reply in replies[2:]]
     assert sentences == [
+        "No answer: the reply has no <answer>",
         "No answer: after the thinking there is no <answer>",
         "No answer: <answer> was opened and never closed",
         "No answer: the thought never ended; what is written inside it does not count",
@@ -202,21 +200,17 @@ def test_rows_that_are_none(tmp_path, row, words):
     assert "finer/rows/00001" in str(error.value)
 
 
-def test_mistakes(problem, number):
+def test_mistakes():
     with pytest.raises(ResdError, match="reward 'some' is not known; choose one of pass_rate"):
         load("finer", reward="some")
     with pytest.raises(ResdError, match="is none of finer"):
-        FiNER().grade(number, "")
-    with pytest.raises(ResdError, match="is none of formula"):
-        Formula().solution(problem)
+        FiNER().grade(Problem("p", (), {"task": "formula"}), "")
 
 
 @needs_data
-@pytest.mark.parametrize(
-    ("name", "split", "rows"), [("finer", "train", 441), ("finer", "test", 500), ("formula", "test", 200)]
-)
-def test_published_rows(name, split, rows):
-    environment = load(name, DATA)
+@pytest.mark.parametrize(("split", "rows"), [("train", 441), ("test", 500)])
+def test_published_rows(split, rows):
+    environment = load("finer", DATA)
     problems = environment.problems(split)
     assert len(problems) == rows
     assert isinstance(environment, KnowsSolutions)
@@ -238,69 +232,12 @@ def test_published_finer_questions():
     assert outlier.id == "finer/finer_val_batched_500_samples/00160"
 
 
-@needs_data
-def test_published_formula_questions():
-    for problem in load("formula", DATA).problems("test"):
-        assert "Question: " in problem.question
-        assert not re.search("Answer:|Use formula|Answer with", problem.question)
-
-
-def test_formula(number):
-    environment = Formula()
-    assert number.metadata["formula"] == "Margin"
-    assert "Margin = Income / Revenue * 100" in number.question
-    assert "Question: It earned $300,000 and kept $45,000.\n" in number.question
-    wrong = environment.grade(number, "<answer>14</answer>")
-    assert wrong.feedback == "Wrong: 14 is not what Margin gives here. The right number is 15.0."
-    assert (wrong.reward, wrong.passed, wrong.total) == (0.0, 0, 1)
-    assert "15" not in Formula(reveal_answer=False).grade(number, "<answer>14</answer>").feedback
-
-
-@pytest.mark.parametrize(
-    ("answer", "value"),
-    [
-        ("15", "15"),
-        ("-$1,499.76", "-1499.76"),
-        ("$ -5", None),
-        ("$-5", "-5"),
-        ("5,000.0", "5000"),
-        ("15.00 %", "15"),
-        ("\u22120.02", "-0.02"),
-        (".5", "0.5"),
-        ("5.", "5"),
-        ("+12,345,678", "12345678"),
-        ("1,23", None),
-        ("ground_truth", None),
-        ("9**9**9", None),
-        ("1e5", None),
-        ("nan", None),
-        ("٣", None),
-        ("", None),
-        ("1" * 65, None),
-    ],
-)
-def test_numbers(answer, value):
-    assert read_number(answer) == (None if value is None else read_number(value))
-    assert value is None or float(read_number(answer)) == float(value)
-
-
-@given(st.integers(-(10**9), 10**9), st.integers(-3, 3))
-def test_what_rounds_to_the_target_is_right(cents, off):
-    """Against whole thousandths: rounding half up or half to even, to whole cents, gives the target."""
-    target = f"{'-' * (cents < 0)}{abs(cents) // 100}.{abs(cents) % 100:02d}"
-    thousandths = cents * 10 + off * 5
-    answer = f"{'-' * (thousandths < 0)}${abs(thousandths) // 1000:,}.{abs(thousandths) % 1000:03d}"
-    problem = Problem("p", (), {"task": "formula", "formula": "F", "target": target})
-    assert Formula().grade(problem, f"<answer>{answer}</answer>").solved == (abs(off) <= 1)
-
-
-PARTS = ["<answer>", "</answer>", "<think>", "</think>", ",", "Goodwill", "1", "$", "-", "9**9", "\n", "\0"]
+PARTS = ["<answer>", "</answer>", "<think>", "</think>", ",", "Goodwill", "1.", "\n", "\0"]
 
 
 @given(st.lists(st.one_of(st.sampled_from(PARTS), st.text(max_size=5))).map("".join))
-def test_no_text_is_too_much(problem, number, reply):
-    for environment, asked in ((FiNER(), problem), (Formula(), number)):
-        verdict = environment.grade(asked, reply)
-        assert 0 <= verdict.passed <= verdict.total
-        assert (verdict.feedback == "") == verdict.solved
-        json.dumps(verdict.details)
+def test_no_text_is_too_much(problem, reply):
+    verdict = FiNER().grade(problem, reply)
+    assert 0 <= verdict.passed <= verdict.total
+    assert (verdict.feedback == "") == verdict.solved
+    json.dumps(verdict.details)

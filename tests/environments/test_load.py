@@ -12,7 +12,7 @@ OWN = """
 class Own:
     name = "own"
     def __init__(self, size=3):
-        self.size = size
+        self.size = size + 0
 """
 
 
@@ -40,7 +40,13 @@ def test_a_class_of_the_current_folder(own: str) -> None:
     [
         ("chess", {}, "or module:factory"),
         ("manufactoria", {"colour": 1}, "colour"),
-        ("own_task:Own", {"colour": 1}, "(environment.options has colour)"),
+        ("own_task:Own", {"colour": 1}, "own_task:Own: has no option colour; its options are size"),
+        (
+            "trl",
+            {"path": "rows.jsonl"},
+            "trl: needs the option reward; its options are reward, path, weights",
+        ),
+        ("own_task:Own", {"size": None}, "(environment.options has size)"),
         ("own_task:Other", {}, "no attribute 'Other'"),
         ("no_such_module:Own", {}, "no_such_module cannot be imported"),
         (":Own", {}, "cannot be imported"),

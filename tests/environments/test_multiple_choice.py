@@ -149,7 +149,7 @@ def test_feedback():
     assert unread.startswith('Wrong: "saltsalt')
     assert unread.endswith(f'..." is not the letter of one option. {form}')
     assert len(unread) < 300
-    assert grade("B").feedback == f"No answer: after the thinking there is no <answer>. {form}"
+    assert grade("B").feedback == f"No answer: the reply has no <answer>. {form}"
     cut = grade(Response("r", "<answer>B", (), (), "length"))
     assert cut.feedback.startswith("No answer: the reply was cut off")
     assert cut.details == {"incorrect_format": True, "truncated": True, "answer": None}

@@ -72,6 +72,13 @@ def test_prepared_copies_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert data_home() == Path("/somewhere/resd/data")
 
 
+@pytest.mark.parametrize("text", ["\ufeff{0}\n{0}\n", "{0}\r\n{0}\r\n", "\n{0}\n\n{0}"])
+def test_what_editors_leave_in_files(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(text.replace("{0}", '{"q": "\u2028"}').encode())
+    assert [row for _, row in load_rows("task", "test", file)] == [{"q": "\u2028"}] * 2
+
+
 @pytest.mark.parametrize(
     ("make", "split", "words"),
     [
@@ -79,10 +86,14 @@ def test_prepared_copies_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (lambda folder: folder / "absent", "test", "does not exist"),
         (lambda folder: folder, "train", "no file for split train"),
         (lambda folder: lines(folder / "rows.jsonl"), "dev", "choose one of train, validation, test"),
-        (lambda folder: lines(folder / "rows.csv"), "test", "is neither"),
+        (lambda folder: lines(folder / "rows.csv"), "test", "is no file of rows"),
+        (lambda folder: lines(folder / "rows.jsonl.gz"), "test", "unpack or convert it"),
+        (lambda folder: write(folder / "rows.jsonl", "\n"), "test", "no row in"),
+        (lambda folder: write(folder / "rows.jsonl", '{"split": "x"}'), "test", "none of the 1 rows in"),
+        (lambda folder: write(folder / "rows.json", '{\n"data": []}'), "test", "or is one array"),
         (lambda folder: write(folder / "rows.jsonl", '{"q": 1}\n{"q": '), "test", "line 2: is not JSON"),
         (lambda folder: write(folder / "rows.jsonl", "[" * 100_000), "test", "line 1: is not JSON"),
-        (lambda folder: write(folder / "rows.json", "[1]"), "test", "row 1: is no JSON object"),
+        (lambda folder: write(folder / "rows.json", "[1]"), "test", "row 0: is no JSON object"),
         (lambda folder: write(folder / "rows.parquet", "PAR"), "test", "is no parquet file"),
     ],
 )

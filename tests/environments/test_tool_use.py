@@ -128,7 +128,7 @@ def test_optional_calls_may_be_left_out():
 def test_feedback_for_each_call():
     assert feedback(("find", {"name": "Bob", "all": 1}), ("delete", {})) == [
         "0 of 2 calls are right.",
-        'Call 1 (find) has wrong arguments: "name" is wrong (wanted "Ann"); "limit" is missing (wanted 5); '
+        'Call 1 (find) has wrong arguments: "name" is "Bob" (wanted "Ann"); "limit" is missing (wanted 5); '
         '"all" is one too many.',
         f"Call 2 (delete) does not use the right tool; wanted is update with {json.dumps(NESTED)}.",
     ]
@@ -175,7 +175,7 @@ def test_no_calls():
         "Write each call as two lines, `Action: ` with the name of a tool and `Action Input: ` with a JSON "
         "object."
     )
-    assert grade("Nothing").feedback == f"No answer: after the thinking there is no `Action:` line. {form}"
+    assert grade("Nothing").feedback == f"No answer: the reply has no `Action:` line. {form}"
     cut = grade(Response("r", "Thought: I", (), (), "length"))
     assert cut.feedback.startswith("No answer: the reply was cut off")
     assert (cut.passed, cut.total, cut.details["truncated"]) == (0, 2, True)

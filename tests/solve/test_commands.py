@@ -11,6 +11,10 @@ import yaml
 
 import toy
 from resd.cli import main
+from resd.records import Attempt, Problem, Response, Verdict
+from resd.solve.commands import round_line
+from resd.solve.effort import Effort
+from resd.solve.work import Round
 from support import save_tiny
 
 
@@ -82,6 +86,18 @@ def test_several_problems_one_unsolved(config: Path, tmp_path: Path, capsys: Any
     summaries = [row for row in rows(trace) if row["kind"] == "summary"]
     assert [row["problem"] for row in summaries] == ["train/e", "train/a"]
     assert "not solved: 2 attempts" in capsys.readouterr().out
+
+
+def test_the_best_so_far_stays_in_sight() -> None:
+    def made(number: int, passed: int) -> Round:
+        response = Response("r", "x", (1, 2), (0.0, 0.0), "stop")
+        verdict = Verdict(0.0, passed, 10, "No.")
+        return Round(number, number, [Attempt(Problem("p", (), {}), 0, (), response, verdict)], 3, 1.0)
+
+    effort = Effort("multi_turn", budget=8)
+    assert round_line([made(1, 4), made(2, 1)], effort) == (
+        "round 2  attempts 2/8  tests 0.100  best 0.400  tokens       5  1.0 s"
+    )
 
 
 def test_attempts_alone_take_the_configuration_of_any_algorithm(config: Path, tmp_path: Path) -> None:

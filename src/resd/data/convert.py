@@ -52,23 +52,23 @@ def as_row(task: str, row: Row, where: str) -> Row:
     if "prompt" in row and task in _FIELDS:
         return _from_trl(task, row, where)
     raise ResdError(
-        f"{where}: has the columns {', '.join(row)}, which are neither those of {task} nor can be turned "
-        f"into them; `resd data list` says what {task} reads"
+        f"{where}: its columns ({', '.join(row) or 'none'}) are neither those of {task} nor can be turned "
+        f"into them; `resd data list {task}` says what it reads"
     )
 
 
 def _from_verl(task: str, row: Row, where: str) -> Row:
-    truth = (row["reward_model"] or {}).get("ground_truth")
+    truth = _mapping(row, "reward_model", where).get("ground_truth")
     if truth is None:
         raise ResdError(f"{where}: has no reward_model.ground_truth")
-    extra: Mapping[str, Any] = row.get("extra_info") or {}
+    extra = _mapping(row, "extra_info", where)
     if task == "manufactoria":
         named = {key: extra[key] for key in ("problem_family", "name", "difficulty") if key in extra}
-        return {**named, "test_cases": json.loads(truth) if isinstance(truth, str) else truth}
+        return {**named, "test_cases": _loaded(truth, where) if isinstance(truth, str) else truth}
     if task not in _FIELDS:
         raise ResdError(f"{where}: verl's columns do not hold what {task} needs; give rows of its own format")
     question, answer = _FIELDS[task]
-    others: Mapping[str, Any] = row.get("others") or {}
+    others = _mapping(row, "others", where)
     asked = others.get("original_context") or extra.get("problem") or extra.get("question")
     return {question: asked or _last_user(row, where), answer: _text(truth)}
 
@@ -80,6 +80,20 @@ def _from_trl(task: str, row: Row, where: str) -> Row:
         raise ResdError(f"{where}: has no answer (a column called {', '.join(_ANSWERS)})")
     said = given[-1]["content"] if _is_chat(given) else _text(given)
     return {question: _last_user(row, where), answer: said}
+
+
+def _mapping(row: Row, column: str, where: str) -> Mapping[str, Any]:
+    value = row.get(column) or {}
+    if not isinstance(value, Mapping):
+        raise ResdError(f"{where}: {column} is no object with fields")
+    return value
+
+
+def _loaded(truth: str, where: str) -> Any:
+    try:
+        return json.loads(truth)
+    except (ValueError, RecursionError) as error:
+        raise ResdError(f"{where}: reward_model.ground_truth is not JSON ({error})") from error
 
 
 def _last_user(row: Row, where: str) -> str:

@@ -17,7 +17,7 @@ from resd.data.origins import GENERATOR, HUB, Origin, find_origin, origins_of
 from resd.data.sources import from_path, generate
 from resd.environments.base import Environment
 from resd.environments.rows import SPLITS, data_home
-from resd.records import ResdError
+from resd.records import Problem, ResdError
 
 ROWS = "rows"
 RECORD = "source.json"
@@ -75,8 +75,7 @@ def prepare(
     try:
         _write_rows(made, files)
         environment = _environment(origin, made, dict(options or {}))
-        splits = _splits(files)
-        problems = {split: environment.problems(split) for split in splits}
+        problems = _problems(environment, _splits(files), source)
         if format_ != ROWS:
             truths = ground_truths(origin.task, made, problems)
             shutil.rmtree(made)
@@ -132,6 +131,14 @@ def _environment(origin: Origin, folder: Path, options: dict[str, Any]) -> Envir
     if origin.task == "bouncingsim":
         options.setdefault("level", origin.set)
     return environments.load(origin.task, path=folder, **options)
+
+
+def _problems(environment: Environment, splits: Sequence[str], source: str) -> dict[str, Sequence[Problem]]:
+    """All problems by split. Raises ResdError, naming source and row, for a row that cannot be read."""
+    try:
+        return {split: environment.problems(split) for split in splits}
+    except ResdError as error:
+        raise ResdError(f"--source {source}: {error}") from error
 
 
 def _splits(files: Files) -> list[str]:

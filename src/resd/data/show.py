@@ -30,7 +30,8 @@ def show(
     environment = environments.load(task, **options)
     problems = environment.problems(split)
     if not 0 <= index < len(problems):
-        raise ResdError(f"--index {index}: {task} has {len(problems)} problems in split {split}")
+        last = len(problems) - 1
+        raise ResdError(f"--index {index}: {task} has problems 0 to {last} in split {split}")
     given = _read(reply) if reply else None
     problem = problems[index]
     _heading(console, f"{environment.name}: {split} problem {index} of {len(problems)}")

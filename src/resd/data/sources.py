@@ -12,6 +12,7 @@ from resd import environments
 from resd.data.convert import as_rows
 from resd.data.hub import Files
 from resd.data.origins import Origin
+from resd.environments import finer, formula
 from resd.environments.rows import SPLITS, SUFFIXES, Patterns, Row, read_rows
 from resd.records import ResdError
 
@@ -27,13 +28,15 @@ def from_path(origin: Origin, path: Path) -> Files:
     if origin.task == "bouncingsim":
         return _scenes(origin, path)
     files: Files = defaultdict(list)
-    for file, split in _files(origin, path):
+    found = _files(origin, path)
+    for file, split in found:
         rows = as_rows(origin.task, read_rows(file), str(file))
         folder = file.parent.relative_to(path) if path.is_dir() else Path()
         for row in rows:
             files[(folder / split_of(row, split, file)).as_posix()].append(row)
     if not files:
-        raise ResdError(f"--source {path}: holds no file of a split; give {_wanted(origin)}")
+        lacks = "no rows" if found else "no file of a split"
+        raise ResdError(f"--source {path}: holds {lacks}; give {_wanted(origin)}")
     return dict(files)
 
 
@@ -99,11 +102,7 @@ def _files(origin: Origin, path: Path) -> list[tuple[Path, str | None]]:
 
 
 def _patterns(task: str) -> Patterns:
-    if task in ("finer", "formula"):
-        from resd.environments import finer
-
-        return finer.FINER_FILES if task == "finer" else finer.FORMULA_FILES
-    return SPLITS
+    return {"finer": finer.FILES, "formula": formula.FILES}.get(task, SPLITS)
 
 
 def named_split(file: Path, patterns: Patterns = SPLITS) -> str | None:

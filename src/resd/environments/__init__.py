@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ KNOWN = {
     "manufactoria": "resd.environments.manufactoria:Manufactoria",
     "bouncingsim": "resd.environments.bouncingsim:BouncingSim",
     "finer": "resd.environments.finer:FiNER",
-    "formula": "resd.environments.finer:Formula",
+    "formula": "resd.environments.formula:Formula",
     "code": "resd.environments.code:Code",
     "multiple_choice": "resd.environments.multiple_choice:MultipleChoice",
     "math": "resd.environments.math:Math",
@@ -36,11 +37,24 @@ def load(name: str, path: str | Path | None = None, **options: Any) -> Environme
     factory = _factory(name)
     if path is not None:
         options = {"path": path, **options}
+    _check_options(name, factory, options)
     try:
         return factory(**options)
     except TypeError as error:
         given = f" (environment.options has {', '.join(options)})" if options else ""
         raise ResdError(f"environment {name}: {error}{given}") from error
+
+
+def _check_options(name: str, factory: Callable[..., Environment], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(factory).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    unknown = [key for key in options if key not in parameters]
+    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
+    for keys, fault in ((unknown, "has no option"), (missing, "needs the option")):
+        if keys:
+            known = f"its options are {', '.join(parameters)}" if parameters else "it has no options"
+            raise ResdError(f"environment {name}: {fault} {', '.join(keys)}; {known}")
 
 
 def _factory(name: str) -> Callable[..., Environment]:

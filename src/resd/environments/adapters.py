@@ -23,11 +23,10 @@ from typing import Any, Self
 
 from resd.environments import imported
 from resd.environments.base import answer_text, reply_text
-from resd.environments.rows import SPLITS, Row, load_rows
-from resd.records import Message, Problem, ResdError, Response, Verdict
+from resd.environments.rows import SPLITS, Row, chat_of, load_rows
+from resd.records import Problem, ResdError, Response, Verdict
 
 Function = Callable[..., Any]
-_ROLES = ("system", "user", "assistant", "tool")
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +73,8 @@ class GradedBy:
         for problem in self.problems(split)[:1]:
             try:
                 self.score(problem, "")
+            except ResdError:
+                raise
             except Exception as error:
                 raise ResdError(
                     f"{self.name}: fails on an empty reply to problem {problem.id} ({_told(error)}); a model "
@@ -199,8 +200,8 @@ def verl(
                     "solution_str": read(response),
                     "ground_truth": row["reward_model"]["ground_truth"],
                     "extra_info": {**(row.get("extra_info") or {}), "truncated": truncated},
-                    **(arguments or {}),
                 },
+                arguments or {},
             )
         )
 
@@ -234,24 +235,6 @@ def as_score(said: Any) -> Score:
     return Score(_number(said))
 
 
-def chat_of(prompt: Any, where: str) -> tuple[Message, ...]:
-    """A prompt, text or messages, as messages of text that end with the user's. Raises ResdError."""
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    if not isinstance(messages, list | tuple) or not all(_is_message(m) for m in messages):
-        raise ResdError(f"{where}: prompt is neither text nor a list of {{role, content}} with text")
-    if not messages or messages[-1]["role"] != "user":
-        raise ResdError(f"{where}: prompt does not end with a message of the user")
-    return tuple({"role": m["role"], "content": m["content"]} for m in messages)
-
-
-def _is_message(message: Any) -> bool:
-    return (
-        isinstance(message, Mapping)
-        and message.get("role") in _ROLES
-        and isinstance(message.get("content"), str)
-    )
-
-
 def _problems(
     task: str, path: str | Path | None, convert: Callable[[str, Row], Problem], split: str
 ) -> list[Problem]:
@@ -267,7 +250,8 @@ def _from_trl(id_: str, row: Row) -> Problem:
 
 
 def _from_verl(id_: str, row: Row) -> Problem:
-    if "ground_truth" not in (row.get("reward_model") or {}):
+    model = row.get("reward_model")
+    if not isinstance(model, Mapping) or "ground_truth" not in model:
         raise ResdError(f"{id_}: has no reward_model.ground_truth (its columns: {', '.join(row)})")
     return Problem(id_, chat_of(row.get("prompt"), id_), row)
 
@@ -281,14 +265,22 @@ def _function(place: str | Function) -> Function:
     return imported(module, attribute)
 
 
-def _call(function: Function, columns: Mapping[str, Any]) -> Any:
-    """With the arguments that it takes, and awaited where it is async."""
+def _call(function: Function, columns: Mapping[str, Any], arguments: Mapping[str, Any] | None = None) -> Any:
+    """With those of the columns that it takes and all arguments, and awaited where it is async."""
     parameters = inspect.signature(function).parameters.values()
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         names = {p.name for p in parameters}
         columns = {key: value for key, value in columns.items() if key in names}
-    said = function(**columns)
+    given = {**columns, **(arguments or {})}
+    if lacking := [p.name for p in parameters if p.name not in given and _is_required(p)]:
+        raise ResdError(f"{_name(function)}: takes {', '.join(lacking)}, which is no column of the rows")
+    said = function(**given)
     return asyncio.run(_awaited(said)) if inspect.isawaitable(said) else said
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return named and parameter.default is inspect.Parameter.empty
 
 
 async def _awaited(said: Any) -> Any:

@@ -29,7 +29,7 @@ def last_answer(text: str) -> str | None:
 
 def unanswered(response: Response | str, total: int, form: str, what: str = OPEN) -> Verdict:
     """The verdict on a reply without an answer. `form` says what one looks like, `what` opens it."""
-    return unreadable(response, total, f"{_why_unanswered(response, what)} {form}")
+    return unreadable(response, total, f"No answer: {why_unanswered(response, what)} {form}")
 
 
 def unreadable(response: Response | str, total: int, feedback: str) -> Verdict:
@@ -75,14 +75,15 @@ def check_choice(task: str, option: str, value: str, known: Sequence[str]) -> No
         raise ResdError(f"{task}: {option} {value!r} is not known; choose one of {', '.join(known)}")
 
 
-def _why_unanswered(response: Response | str, what: str) -> str:
+def why_unanswered(response: Response | str, what: str) -> str:
+    """Why a reply holds no `what`, as the end of a sentence."""
     reply = reply_text(response)
     if THINK_OPEN in reply and THINK_CLOSE not in reply:
         cut = was_cut_off(response)
         end = "the length limit came before the thought ended" if cut else "the thought never ended"
-        return f"No answer: {end}; what is written inside it does not count."
+        return f"{end}; what is written inside it does not count."
     if was_cut_off(response):
-        return "No answer: the reply was cut off at the length limit before its answer was complete."
+        return "the reply was cut off at the length limit before its answer was complete."
     if what in answer_text(response):
-        return f"No answer: {what} was opened and never closed."
-    return f"No answer: after the thinking there is no {what}."
+        return f"{what} was opened and never closed."
+    return f"after the thinking there is no {what}." if THINK_CLOSE in reply else f"the reply has no {what}."

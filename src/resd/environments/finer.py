@@ -1,16 +1,14 @@
-"""FiNER and Formula: questions on financial reports (Loukas et al., FinLoRA; the subsets of ACE).
+"""FiNER: US GAAP tags of four figures in financial reports (Loukas et al., FinLoRA; the subset of ACE).
 
-FiNER asks for the US GAAP tags of four entities, Formula for one number. Answers are read as text, never
-evaluated. FiNER's score is the published one, with one difference: thinking ends at the last closing tag, and
-an answer inside a thought that never ends does not count.
+The score is the published one, with one difference: thinking ends at the last closing tag, and an answer
+inside a thought that never ends does not count.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from resd.environments.answers import (
     last_answer,
     text_of,
     unanswered,
-    unreadable,
     wanted,
 )
 from resd.environments.base import answer_text
@@ -32,17 +29,10 @@ from resd.records import Problem, ResdError, Response, Verdict
 REWARDS = ("pass_rate", "all_or_nothing")
 # The published train file is not always at hand: the other published file, which shares no sentence with the
 # validation file, then serves as one.
-FINER_FILES: Patterns = {
+FILES: Patterns = {
     "train": ("finer*train*", "train.*", "finer*test*"),
     "test": ("finer*val*", "test.*"),
 }
-FORMULA_FILES: Patterns = {
-    "train": ("formula*train*", "train.*"),
-    "validation": ("formula*val*", "validation.*"),
-    "test": ("formula*test*", "test.*"),
-}
-HALF_A_CENT = Decimal("0.005")
-_MAX_NUMBER = 64  # characters
 _MAX_TAG = 160  # the longest of the options has 137
 _MAX_SHOWN = 8  # positions named in feedback
 _AROUND = 80  # characters of a sentence on either side of its entity
@@ -51,15 +41,6 @@ _QUESTION = re.compile(
     r'^\d+\. What is best tag for entity "(?P<entity>.*?)" in sentence: "(?P<sentence>.*?)"[ \t]*$'
     r"(?=\n\d+\. What is best tag|\nOutput US GAAP tags:|\s*\Z)",
     re.DOTALL | re.MULTILINE,
-)
-_FORMULA = re.compile(
-    r"Use formula (?P<name>.*?) to answer the question\..*?Formula: (?P<formula>.*?)"
-    r"(?:, Explanation: (?P<explanation>.*?))? ?Question: *(?P<question>.*?)(?:\. Answer:)?\s*",
-    re.DOTALL,
-)
-_NUMBER = re.compile(
-    r"(?P<sign>[+-]?\$?|\$[+-])\s*"
-    r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)\s*%?"
 )
 
 
@@ -82,7 +63,7 @@ class FiNER:
 
     def problems(self, split: str) -> list[Problem]:
         """The rows of "train" or "test". Raises ResdError, naming it, for a row that cannot be read."""
-        return [_finer_problem(id_, row) for id_, row in load_rows(self.name, split, self.path, FINER_FILES)]
+        return [_problem(id_, row) for id_, row in load_rows(self.name, split, self.path, FILES)]
 
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
         """Compare position by position. Tags beyond the last position are ignored, as published."""
@@ -90,11 +71,11 @@ class FiNER:
         target: Sequence[str] = metadata["target"]
         answer = last_answer(answer_text(response))
         if answer is None:
-            return unanswered(response, len(target), _tags_form(len(target)))
+            return unanswered(response, len(target), _form(len(target)))
         given = read_tags(answer)
         wrong = wrong_positions(given, target)
         passed = len(target) - len(wrong)
-        feedback = _tags_feedback(metadata, given, wrong, self.reveal_answer) if wrong else ""
+        feedback = _feedback(metadata, given, wrong, self.reveal_answer) if wrong else ""
         reward = passed / len(target) if self.reward == "pass_rate" else float(not wrong)
         return Verdict(reward, passed, len(target), feedback, details(response, answer))
 
@@ -103,49 +84,9 @@ class FiNER:
         return f"<answer>{', '.join(wanted(problem, self.name)['target'])}</answer>"
 
 
-@dataclass(frozen=True)
-class Formula:
-    """One number, to two decimals.
-
-    Right is what is within half a cent of the target: the target itself, and whatever rounds to it. (The
-    published grader evaluates both sides as programs and wants equality.) Thousands may be set off by
-    commas; a dollar or per cent sign is left out of account, so that 15% reads as 15.
-    """
-
-    path: str | Path | None = None
-    reveal_answer: bool = True
-    name = "formula"
-
-    def problems(self, split: str) -> list[Problem]:
-        """The rows of a split. Raises ResdError, naming it, for a row that cannot be read."""
-        rows = load_rows(self.name, split, self.path, FORMULA_FILES)
-        return [_formula_problem(id_, row) for id_, row in rows]
-
-    def grade(self, problem: Problem, response: Response | str) -> Verdict:
-        """Compare two numbers."""
-        metadata = wanted(problem, self.name)
-        answer = last_answer(answer_text(response))
-        if answer is None:
-            return unanswered(response, 1, _NUMBER_FORM)
-        given, target = read_number(answer), Decimal(metadata["target"].replace(",", ""))
-        if given is None:
-            return unreadable(response, 1, f'Wrong: "{clip(answer, 80)}" is not one number. {_NUMBER_FORM}')
-        right = abs(given - target) <= HALF_A_CENT
-        feedback = "" if right else self._feedback(metadata, answer)
-        return Verdict(float(right), int(right), 1, feedback, details(response, answer))
-
-    def solution(self, problem: Problem) -> str:
-        """The right number."""
-        return f"<answer>{wanted(problem, self.name)['target']}</answer>"
-
-    def _feedback(self, metadata: Any, answer: str) -> str:
-        right = f" The right number is {metadata['target']}." if self.reveal_answer else ""
-        return f"Wrong: {answer} is not what {clip(metadata['formula'], 200)} gives here.{right}"
-
-
 def read_tags(answer: str) -> list[str]:
-    """The tags of an answer, as they are written."""
-    return [tag.strip() for tag in answer.split(",")]
+    """The tags of an answer, as they are written; none of an empty one."""
+    return [tag.strip() for tag in answer.split(",")] if answer.strip() else []
 
 
 def wrong_positions(given: Sequence[str], target: Sequence[str]) -> list[int]:
@@ -153,18 +94,7 @@ def wrong_positions(given: Sequence[str], target: Sequence[str]) -> list[int]:
     return [i for i, tag in enumerate(target) if i >= len(given) or given[i].lower() != tag.strip().lower()]
 
 
-def read_number(answer: str) -> Decimal | None:
-    """A number as reports write them, None for anything else, expressions included."""
-    if len(answer) > _MAX_NUMBER:
-        return None
-    match = _NUMBER.fullmatch(answer.strip().replace("\u2212", "-"))
-    if match is None:
-        return None
-    number = Decimal(match["digits"].replace(",", ""))
-    return -number if "-" in match["sign"] else number
-
-
-def _finer_problem(where: str, row: Row) -> Problem:
+def _problem(where: str, row: Row) -> Problem:
     context, target = text_of(row, "context", where), read_tags(text_of(row, "target", where))
     head, found, questions = context.partition("Answer the following")
     options = _options(head)
@@ -182,7 +112,7 @@ def _finer_problem(where: str, row: Row) -> Problem:
         "options": options,
         "target": tuple(target),
     }
-    return Problem(where, ({"role": "user", "content": _finer_question(options, asked)},), metadata)
+    return Problem(where, ({"role": "user", "content": _question(options, asked)},), metadata)
 
 
 @lru_cache(maxsize=16)  # all rows of a file share one list of options
@@ -196,18 +126,18 @@ def _lowered(options: tuple[str, ...]) -> frozenset[str]:
     return frozenset(tag.lower() for tag in options)
 
 
-def _finer_question(options: Sequence[str], asked: Sequence[tuple[str, str]]) -> str:
+def _question(options: Sequence[str], asked: Sequence[tuple[str, str]]) -> str:
     numbered = "\n".join(f'{i}. "{entity}" in: {text}' for i, (entity, text) in enumerate(asked, start=1))
     return (
         "Figures in financial reports carry US GAAP tags (XBRL), which say what they measure. Below are the "
         f"tags to choose from, then {len(asked)} figures, each in its sentence. Find the tag that fits each "
         "figure best. The figures are independent of each other, and may have the same tag.\n\n"
         f"Tags: {', '.join(options)}\n\nFigures:\n{numbered}\n\n"
-        f"Think about each figure first if you like. {_tags_form(len(asked))}"
+        f"Think about each figure first if you like. {_form(len(asked))}"
     )
 
 
-def _tags_form(count: int) -> str:
+def _form(count: int) -> str:
     places = ", ".join(f"tag {i}" for i in range(1, count + 1))
     return (
         f"Give {count} tags as <answer>{places}</answer>: tags alone, in the order of the figures, with "
@@ -215,7 +145,7 @@ def _tags_form(count: int) -> str:
     )
 
 
-def _tags_feedback(metadata: Any, given: Sequence[str], wrong: Sequence[int], reveal: bool) -> str:
+def _feedback(metadata: Mapping[str, Any], given: Sequence[str], wrong: Sequence[int], reveal: bool) -> str:
     total = len(metadata["target"])
     shown = wrong[:_MAX_SHOWN]
     numbers = ", ".join(str(i + 1) for i in shown) + (", ..." if len(wrong) > len(shown) else "")
@@ -226,9 +156,9 @@ def _tags_feedback(metadata: Any, given: Sequence[str], wrong: Sequence[int], re
     return "\n".join(lines)
 
 
-def _position(metadata: Any, given: Sequence[str], i: int, reveal: bool) -> str:
+def _position(metadata: Mapping[str, Any], given: Sequence[str], i: int, reveal: bool) -> str:
     entity, sentence = metadata["entities"][i], metadata["sentences"][i]
-    tag = given[i] if i < len(given) else ""
+    tag = " ".join(given[i].split()) if i < len(given) else ""
     if not tag:
         fault = "no tag is given"
     elif tag.lower() in _lowered(metadata["options"]):
@@ -244,32 +174,3 @@ def _excerpt(sentence: str, entity: str) -> str:
     at = max(f" {sentence} ".find(f" {entity} "), 0)
     start, end = max(at - _AROUND, 0), at + min(len(entity), 40) + _AROUND
     return ("..." if start else "") + sentence[start:end] + ("..." if end < len(sentence) else "")
-
-
-_NUMBER_FORM = (
-    "Give one number with two decimals as <answer>number</answer>, as a plain number: no words, no formula."
-)
-
-
-def _formula_problem(where: str, row: Row) -> Problem:
-    context, target = text_of(row, "context", where), text_of(row, "target", where).strip()
-    match = _FORMULA.fullmatch(context.strip())
-    if match is None:
-        raise ResdError(f"row {where}: 'context' is no Formula question (formula, explanation, question)")
-    if read_number(target) is None:
-        raise ResdError(f"row {where}: 'target' {clip(target, 80)!r} is no number")
-    parts = [
-        "Use the formula to answer the question. Where it works with percentages or ratios, give the number "
-        "that the formula itself yields, without a sign of currency or per cent.",
-        f"Formula: {match['name']}\n{match['formula']}",
-        *([f"Where: {match['explanation']}"] if match["explanation"] else []),
-        f"Question: {_unquoted(match['question'])}",
-        f"Work it out step by step if you like. {_NUMBER_FORM}",
-    ]
-    metadata = {"task": "formula", "formula": match["name"], "target": target}
-    return Problem(where, ({"role": "user", "content": "\n\n".join(parts)},), metadata)
-
-
-def _unquoted(question: str) -> str:
-    """The question without the quotation marks that most rows, not always in pairs, set around it."""
-    return question.strip().strip('\u201c\u201d"').strip()

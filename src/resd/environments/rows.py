@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resd.records import ResdError
+from resd.records import Message, ResdError
 
 Row = dict[str, Any]
 # For each split, patterns of file names; the first that matches anything wins.
@@ -23,6 +23,7 @@ SPLITS: Patterns = {
     "test": ("test.*", "*test*"),
 }
 SUFFIXES = (".jsonl", ".json", ".parquet")
+_ROLES = ("system", "user", "assistant", "tool")
 
 
 def load_rows(
@@ -42,7 +43,11 @@ def load_rows(
     else:
         source, files = source.parent, [source]
     found = [pair for file in files for pair in _numbered(task, file, source)]
-    return [(id_, row) for id_, row in found if row.get("split", split) == split]
+    kept = [(id_, row) for id_, row in found if row.get("split", split) == split]
+    if not kept:
+        why = f"none of the {len(found)} rows in" if found else "no row in"
+        raise ResdError(f"{task}: {why} {files[0]} is for split {split}; give a file or folder that has some")
+    return kept
 
 
 def data_path(task: str, path: str | Path | None) -> Path:
@@ -70,22 +75,33 @@ def data_home() -> Path:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """All rows of a file. Raises ResdError, naming file and line, for what is no row."""
+    """All rows of a file. Raises ResdError, naming the file and the line from 1, or the row of an array
+    from 0 as in ids, for what is no row."""
     if file.suffix == ".parquet":
         return _read_parquet(file)
     if file.suffix not in SUFFIXES:
-        raise ResdError(f"{file}: is neither {', '.join(SUFFIXES[:-1])} nor {SUFFIXES[-1]}")
+        raise ResdError(f"{file}: is no file of rows ({', '.join(SUFFIXES)}); unpack or convert it")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # Windows writes a mark of byte order first
     except (OSError, UnicodeDecodeError) as error:
-        raise ResdError(f"{file}: cannot be read ({error})") from error
+        raise ResdError(f"{file}: cannot be read as UTF-8 text ({error})") from error
     if file.suffix == ".json" and text.lstrip().startswith("["):
-        return [_checked(row, f"{file}, row {i}") for i, row in enumerate(_parsed(text, str(file)), start=1)]
+        return [_checked(row, f"{file}, row {i}") for i, row in enumerate(_parsed(text, str(file)))]
     return [
         _checked(_parsed(line, f"{file}, line {i}"), f"{file}, line {i}")
         for i, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
+
+
+def chat_of(prompt: Any, where: str) -> tuple[Message, ...]:
+    """A prompt, text or messages, as messages of text that end with the user's. Raises ResdError."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(messages, list | tuple) or not all(_is_message(m) for m in messages):
+        raise ResdError(f"{where}: prompt is neither text nor a list of {{role, content}} with text")
+    if not messages or messages[-1]["role"] != "user":
+        raise ResdError(f"{where}: prompt does not end with a message of the user")
+    return tuple({"role": m["role"], "content": m["content"]} for m in messages)
 
 
 def _files(task: str, folder: Path, split: str, patterns: Patterns) -> list[Path]:
@@ -119,10 +135,19 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ResdError(f"{where}: is not JSON ({error})") from error
+        wanted = "a file of rows has one JSON object a line, or is one array"
+        raise ResdError(f"{where}: is not JSON ({error}); {wanted}") from error
 
 
 def _checked(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise ResdError(f"{where}: is no JSON object")
+        raise ResdError(f"{where}: is no JSON object, and a row has to be one")
     return row
+
+
+def _is_message(message: Any) -> bool:
+    return (
+        isinstance(message, Mapping)
+        and message.get("role") in _ROLES
+        and isinstance(message.get("content"), str)
+    )

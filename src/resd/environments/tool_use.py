@@ -169,9 +169,8 @@ _DECODER = json.JSONDecoder(parse_float=_number, parse_constant=_refused)
 
 
 def _json(value: Any) -> str:
-    return json.dumps(
-        value, sort_keys=True
-    )  # ASCII: texts may hold halves of characters, which cannot be shown
+    # ASCII: texts may hold halves of characters, which cannot be shown.
+    return json.dumps(value, sort_keys=True)
 
 
 def _tool(name: str) -> str:
@@ -248,11 +247,11 @@ def _fault(call: Call, instead: Call | None, reveal: bool) -> str:
 def _differences(given: Mapping[str, Any], wanted_: Mapping[str, Any], reveal: bool) -> Iterator[str]:
     """One phrase for each argument that is wrong, missing or one too many."""
     for name, value in wanted_.items():
-        right = f" (wanted {clip(_json(value), 120)})" if reveal else ""
+        right, shown = clip(_json(value), 120), clip(_json(name), 60)
         if name not in given:
-            yield f"{clip(_json(name), 60)} is missing{right}"
-        elif _json(given[name]) != _json(value):
-            yield f"{clip(_json(name), 60)} is wrong{right}"
+            yield f"{shown} is missing (wanted {right})" if reveal else f"{shown} is missing"
+        elif (said := _json(given[name])) != _json(value):
+            yield f"{shown} is {clip(said, 120)} (wanted {right})" if reveal else f"{shown} is wrong"
     for name in given:
         if name not in wanted_:
             yield f"{clip(_json(name), 60)} is one too many"

@@ -21,8 +21,9 @@ from typing import Any
 
 from resd.chat import split_thinking
 from resd.environments import imported
-from resd.environments.adapters import GradedBy, Score, chat_of, graded_by
+from resd.environments.adapters import GradedBy, Score, graded_by
 from resd.environments.base import reply_text
+from resd.environments.rows import chat_of
 from resd.records import Problem, ResdError, Response
 
 _SEED = 42

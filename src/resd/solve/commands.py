@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,7 @@ def _solve(bench: Bench, effort: Effort, problem: Problem, output: Path | None, 
         rounds.append(made)
         if output:
             journal.append(output, attempt_rows(made, effort, seed))
-        _say(console, round_line(made, effort))
+        _say(console, round_line(rounds, effort))
     result = summarize(rounds, effort, seed)
     if output:
         journal.append(output, [summary_row(result)])
@@ -111,11 +112,10 @@ def _say(console: Console, *lines: str) -> None:
     console.print(*lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
 
 
-def round_line(made: Round, effort: Effort) -> str:
-    """What is worth a glance: aligned, so that a log can be read down its columns."""
-    verdicts = [attempt.verdict for attempt in made.attempts]
-    best = max(verdict.pass_rate for verdict in verdicts)
-    mean = sum(verdict.pass_rate for verdict in verdicts) / len(verdicts)
+def round_line(rounds: Sequence[Round], effort: Effort) -> str:
+    """The newest round, and the best attempt so far: aligned, so that a log can be read down its columns."""
+    made, rates = rounds[-1], [[a.verdict.pass_rate for a in made.attempts] for made in rounds]
+    mean, best = sum(rates[-1]) / len(rates[-1]), max(map(max, rates))
     width = len(str(effort.budget))
     return (
         f"round {made.number:>{width}}  attempts {made.last:>{width}}/{effort.budget}  tests {mean:.3f}  "

@@ -55,9 +55,12 @@ def test_thinking_is_not_read(problem):
     endless = IFEval().grade(problem, "<think>five words without any comma")
     assert (endless.passed, endless.details["incorrect_format"]) == (0, True)
     assert endless.feedback == (
-        "2 of 2 instructions are not followed: the thinking never ended, so there is no reply."
+        "2 of 2 instructions are not followed: the thought never ended; what is written inside it does not "
+        "count."
     )
-    assert IFEval().grade(problem, " ").feedback.endswith("the reply is empty.")
+    ended = IFEval().grade(problem, "<think>five words without any comma</think> ")
+    assert ended.feedback.endswith("not followed: after the thinking there is no text.")
+    assert IFEval().grade(problem, " ").feedback.endswith("not followed: the reply has no text.")
 
 
 def test_loose_scores(problem):
@@ -112,7 +115,7 @@ def test_arrays(tmp_path, monkeypatch, problem):
         ({"prompt": "x"}, "lists of equal length"),
         ({**ROW, "kwargs": []}, "lists of equal length"),
         ({**ROW, "instruction_id_list": [], "kwargs": []}, "has no instructions"),
-        ({**ROW, "prompt": 3}, "neither a text nor a list of messages"),
+        ({**ROW, "prompt": 3}, "prompt is neither text nor a list"),
         ({"prompt": "x", "reward_model": {"ground_truth": "yes"}}, "no ground truth"),
     ],
 )
@@ -124,7 +127,7 @@ def test_rows_that_are_not_understood(tmp_path, row, message):
 def test_options_and_other_problems(problem):
     with pytest.raises(ResdError, match="choose one of pass_rate, all_or_nothing"):
         load("ifeval", reward="most")
-    with pytest.raises(ResdError, match="names no IFEval instructions"):
+    with pytest.raises(ResdError, match="is none of ifeval"):
         IFEval().grade(Problem("x", problem.messages), "reply")
     assert isinstance(IFEval(), KnowsSolutions)
     assert IFEval().solution(problem) is None

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resd.environments.answers import check_choice, was_cut_off
-from resd.environments.base import answer_text, reply_text
+from resd.environments.answers import check_choice, wanted, was_cut_off, why_unanswered
+from resd.environments.base import answer_text
 from resd.environments.ifeval.instructions import Instruction, parse_instruction, parse_instructions, plain
 from resd.environments.ifeval.variants import variants
-from resd.environments.rows import load_rows
-from resd.records import Message, Problem, ResdError, Response, Verdict
+from resd.environments.rows import chat_of, load_rows
+from resd.records import Problem, Response, Verdict
 
 REWARDS = ("pass_rate", "all_or_nothing")
 MAX_CHARACTERS = 2000
@@ -36,7 +36,7 @@ class IFEval:
         check_choice(self.name, "reward", self.reward, REWARDS)
 
     def problems(self, split: str) -> list[Problem]:
-        return [_problem(id_, row, split) for id_, row in load_rows(self.name, split, self.path)]
+        return [_problem(id_, row) for id_, row in load_rows(self.name, split, self.path)]
 
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
         """Check every instruction. `details` has one item an instruction, strictly and loosely judged.
@@ -54,7 +54,7 @@ class IFEval:
             reward=float(solved) if self.reward == "all_or_nothing" else sum(followed) / len(followed),
             passed=sum(followed),
             total=len(followed),
-            feedback="" if solved else _feedback(reply, reply_text(response), found),
+            feedback="" if solved else _feedback(response, found),
             details={
                 "instructions": [instruction.id for instruction in instructions],
                 "followed": followed,
@@ -72,37 +72,24 @@ class IFEval:
 
 def instructions_of(problem: Problem) -> tuple[Instruction, ...]:
     """What a reply must follow. Raises ResdError for a problem of another environment."""
-    given = problem.metadata.get("instructions")
-    if not given:
-        raise ResdError(f"problem {problem.id}: its metadata names no IFEval instructions")
+    given = wanted(problem, "ifeval")["instructions"]
     return tuple(parse_instruction(i["id"], i["parameters"], problem.id) for i in given)
 
 
-def _problem(id_: str, row: Mapping[str, Any], split: str) -> Problem:
+def _problem(id_: str, row: Mapping[str, Any]) -> Problem:
     model = plain(row.get("reward_model"))
     truth = model.get("ground_truth") if isinstance(model, dict) else row
     instructions = parse_instructions(truth, id_)
     stated = [{"id": i.id, "parameters": dict(i.parameters)} for i in instructions]
-    return Problem(id_, _messages(id_, row), {"instructions": stated, "split": split})
-
-
-def _messages(id_: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
     prompt = row.get("prompt")
-    if isinstance(prompt, str):
-        return ({"role": "user", "content": prompt},)
-    chat = plain(prompt)
-    if not isinstance(chat, list) or not all(
-        isinstance(m, dict) and {"role", "content"} <= set(m) for m in chat
-    ):
-        raise ResdError(f"{id_}: its prompt is neither a text nor a list of messages")
-    return tuple({"role": m["role"], "content": m["content"]} for m in chat)
+    chat = chat_of(prompt if isinstance(prompt, str) else plain(prompt), f"row {id_}")
+    return Problem(id_, chat, {"task": "ifeval", "instructions": stated})
 
 
-def _feedback(reply: str, whole: str, found: list[str]) -> str:
+def _feedback(response: Response | str, found: list[str]) -> str:
     """Verdict first; then every instruction that is not followed, in the order of the prompt."""
     wrong = [sentence for sentence in found if sentence]
     title = f"{len(wrong)} of {len(found)} instructions are not followed"
-    if not reply:
-        why = "the thinking never ended, so there is no reply" if whole.strip() else "the reply is empty"
-        return f"{title}: {why}."
+    if not answer_text(response):
+        return f"{title}: {why_unanswered(response, 'text')}"
     return "\n".join([f"{title}.", *(f"- {sentence}" for sentence in wrong)])[:MAX_CHARACTERS]

@@ -8,12 +8,13 @@ time to grade is bounded whatever the reply holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resd.chat import strip_thinking
+from resd.environments.answers import check_choice
+from resd.environments.base import answer_text
 from resd.environments.manufactoria.families import FAMILIES, SETS
 from resd.environments.manufactoria.family import Case, Family, Params
 from resd.environments.manufactoria.feedback import FEEDBACK, Failure
@@ -28,6 +29,7 @@ from resd.records import Problem, ResdError, Response, Verdict
 
 REWARDS = ("all_or_nothing", "pass_rate")
 SPLITS = ("train", "test")
+_TASK = "manufactoria"
 _FENCE = "```"
 
 
@@ -51,9 +53,9 @@ class Manufactoria:
     _cases: dict[str, tuple[Case, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check("family", self.family, SETS)
-        _check("prompt", self.prompt, PROMPTS)
-        _check("reward", self.reward, REWARDS)
+        check_choice(_TASK, "family", self.family, tuple(SETS))
+        check_choice(_TASK, "prompt", self.prompt, tuple(PROMPTS))
+        check_choice(_TASK, "reward", self.reward, REWARDS)
         if self.states is not None and not _is_range(self.states):
             raise ResdError(
                 f"manufactoria: states {self.states!r}: give the fewest and the most, as in [2, 6]"
@@ -63,11 +65,11 @@ class Manufactoria:
 
     @property
     def name(self) -> str:
-        return f"manufactoria_{self.family}"
+        return f"{_TASK}_{self.family}"
 
     def problems(self, split: str) -> list[Problem]:
         """The problems of "train" or "test" in published order. Tapes are built when first needed."""
-        _check("split", split, SPLITS)
+        check_choice(_TASK, "split", split, SPLITS)
         if self.path is not None:
             return self._read(split, self.path)
         return [
@@ -78,7 +80,7 @@ class Manufactoria:
 
     def _read(self, split: str, path: str | Path) -> list[Problem]:
         found = []
-        for id_, row in load_rows("manufactoria", split, path):
+        for id_, row in load_rows(_TASK, split, path):
             name, params, cases = read_row(row, id_)
             problem = self._problem(id_, split, FAMILIES[name], params)
             if self._kept(params):
@@ -121,7 +123,7 @@ class Manufactoria:
         """Run the reply's program on every tape. Never raises because of what the reply holds."""
         cases = self.cases(problem)
         feedback = FEEDBACK[self.prompt]
-        text = extract_program(response if isinstance(response, str) else response.text)
+        text = extract_program(response)
         if text is None:
             return _unreadable(len(cases), feedback.no_program, "no program")
         try:
@@ -141,12 +143,12 @@ class Manufactoria:
         )
 
 
-def extract_program(reply: str) -> str | None:
+def extract_program(response: Response | str) -> str | None:
     """The last fenced block of the answer, None without one.
 
     The tag `manufactoria` may follow the fence; any other tag stays in the text, where it is a parse error.
     """
-    parts = strip_thinking(reply).split(_FENCE)
+    parts = answer_text(response).split(_FENCE)
     blocks = parts[1:-1:2]  # what stands between a fence and the next one
     return blocks[-1].removeprefix("manufactoria") if blocks else None
 
@@ -168,8 +170,3 @@ def _is_range(states: Any) -> bool:
     if not isinstance(states, list | tuple) or [type(number) for number in states] != [int, int]:
         return False
     return bool(states[0] <= states[1])
-
-
-def _check(option: str, value: str, known: Sequence[str] | Mapping[str, object]) -> None:
-    if value not in known:
-        raise ResdError(f"manufactoria: {option} {value!r} is not known; choose one of {', '.join(known)}")

@@ -81,8 +81,8 @@ def has_counts(params: Params, tape: str) -> bool:
     return all(tape.count(colour) >= n for colour, n in params["requirements"])
 
 
-def _list_counts(params: Params) -> str:
-    return " and ".join(f"{n} {colour}" for colour, n in params["requirements"])
+def _list_counts(params: Params, each: str) -> str:
+    return " and ".join(f"{each}{n} {colour}" for colour, n in params["requirements"])
 
 
 def _padding(rng: Random, shortest: int, longest: int | None = None) -> str:
@@ -206,8 +206,8 @@ COUNT = Family(
     name="contains_count",
     colours=FOUR_COLOURS,
     expect=acceptor(has_counts),
-    criterion=lambda p: f"Accept a tape exactly when it holds at least {_list_counts(p)}, in any order.",
-    brief=lambda p: f"Accept tapes with at least {_list_counts(p)}.",
+    criterion=lambda p: f"Accept a tape exactly when it holds {_list_counts(p, 'at least ')}, in any order.",
+    brief=lambda p: f"Accept tapes with at least {_list_counts(p, '')}.",
     recipe=_count_tapes,
 )
 HAS_FAMILIES: tuple[Family, ...] = (SUBSTRING, ORDERED, COUNT)
