@@ -199,6 +199,34 @@ def test_an_endless_loop_is_paid_for_three_times(code, problems):
     assert set(memory.details["statuses"]) <= {"memory_limit", "not_run"}
 
 
+def test_what_a_program_writes_of_lines_is_only_text(code, problems):
+    """Numbers that Python refuses to read, in errors that the program forged."""
+    forged = "import os\nos.write(2, b'(line ' + b'9' * 5000)\nos._exit(3)"
+    assert grade(code, problems[1], forged).reward == 0.0
+    forged = (
+        "import os\ndef swap(p):\n    os.write(3, b'e\"(line ' + b'9' * 5000 + b'\"\\nd\\n')\n    os._exit(0)"
+    )
+    assert grade(code, problems[1], forged).reward == 0.0
+
+
+def test_public_tests_do_not_see_private_ones(code, tmp_path):
+    """A reply could otherwise have them told in its feedback."""
+    tests = {"testtype": "functional", "fn_name": "f", "inputs": [[1], [987654321]], "outputs": [2, 3]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "f", "tests": {**tests, "public": 1}}))
+    code = load("code", path=tmp_path / "rows.jsonl", time_limit=0.5)
+    source = """
+import sys
+def f(x):
+    seen, frame = [], sys._getframe()
+    while frame:
+        seen += [repr(value) for value in frame.f_locals.values()]
+        frame = frame.f_back
+    return str(123456789 * 8 + 9) in repr(seen)
+"""
+    verdict = code.grade(code.problems("test")[0], fenced(source))
+    assert "Output: False" in verdict.feedback
+
+
 def test_assertions(code, problems):
     verdict = grade(code, problems[2], "def half(x):\n    return x / 2")
     assert (verdict.solved, verdict.total) == (True, 11)

@@ -1,12 +1,15 @@
 """Programs in replies, and when values and outputs are the same."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resd.environments.code import extract_program
-from resd.environments.code.compare import same_output, same_value
+from resd.environments.code.compare import same_output, same_value, written
 from resd.environments.code.program import compose, entry_of
+from resd.environments.code.replay import resd_encode
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,39 @@ def test_outputs():
     assert not same_output("\n1", "1")
 
 
+PLAIN = [
+    *(None, True, 1.5, float("inf"), "a'b\n", [], [1, (2, [])], (), (1,), {}, {"a": (1,), "b": []}, {1: {2}}),
+    *(set(), {3}, {(1, 2): None}, {"resd_other": [1]}),
+]
+
+
+@pytest.mark.parametrize("value", PLAIN)
+def test_values_read_as_python_writes_them(value):
+    assert written(resd_encode(value)) == repr(value)
+    assert same_value(resd_encode(value), resd_encode(value))
+
+
+FORGED = [
+    {"resd_set": [k * (2**61 - 1) for k in range(100_000)]},  # all with one hash
+    {"resd_dict": [[k * (2**61 - 1), 0] for k in range(100_000)]},
+    {"resd_dict": [1, [2], [[], 3], {}]},
+    {"resd_set": [[{}]]},
+    {"resd_tuple": {"resd_tuple": 1}},
+    ["a" * 10**7] * 2,
+    [0] * 10**6,
+]
+
+
+def test_forged_values_are_compared_and_shown_at_once():
+    started = time.process_time()
+    for value in FORGED:
+        assert len(written(value)) < 3000
+        assert not same_value(value, [1])
+        assert not same_value(value, {"resd_set": [1]})
+        assert not same_value(value, {"resd_dict": [[1, 2]]})
+    assert time.process_time() - started < 1
+
+
 def test_values():
     assert same_value([1, [2.0, True]], [1.0, {"resd_tuple": [2, 1]}])
     assert same_value({"a": [1]}, {"a": {"resd_tuple": [1]}})
@@ -85,6 +121,10 @@ def test_values():
     assert not same_value("1", 1)
     assert not same_value(None, False)
     assert not same_value(float("nan"), float("nan"))
+    assert not same_value({"resd_set": [1]}, {"resd_set": [1, 1]})
+    assert not same_value({"resd_set": 1}, {"resd_set": [1]})
+    assert not same_value({"a": 1}, {"a": 1, "b": 1})
+    assert same_value({"resd_set": [[1], {"resd_tuple": [2]}]}, {"resd_set": [[2], [1]]})
     deep = []
     for _ in range(100_000):
         deep = [deep]

@@ -29,6 +29,7 @@ def test_descriptions() -> None:
     assert Isolation(True, 0, False, 1).sufficient
     assert Isolation(False, 4, True, 1).sufficient
     assert not Isolation(False, 4, False, 1).sufficient
+    assert not Isolation(False, 2, True, 1).sufficient  # files could be truncated
     assert not Isolation(False, 0, True, 1).sufficient
 
 
@@ -149,7 +150,7 @@ def test_namespaces_alone_suffice(namespaces_only: Sandbox) -> None:
 def test_the_filter_is_a_valid_program_on_every_machine_it_knows() -> None:
     """Every jump lands inside, and every path ends in a verdict: walked for each call and some arguments."""
     for machine, (architecture, numbers) in seccomp._ARCHITECTURES.items():
-        code = seccomp.instructions(machine, 42)
+        code = seccomp.instructions(machine, 42, own_files=True)
         assert len(code) < 4096
         assert _verdict(code, architecture, numbers["read"]) == seccomp._ALLOW
         assert _verdict(code, architecture, 9999) == seccomp._ERRNO | 1
@@ -161,6 +162,10 @@ def test_the_filter_is_a_valid_program_on_every_machine_it_knows() -> None:
         assert _verdict(code, architecture, numbers["kill"], 43) == seccomp._ERRNO | 1
         assert _verdict(code, architecture, numbers["sendto"], 0) == seccomp._ALLOW
         assert _verdict(code, architecture, numbers["sendto"], 16) == seccomp._ERRNO | 1
+        hosts = seccomp.instructions(machine, 42, own_files=False)
+        assert _verdict(code, architecture, numbers["fchmodat"]) == seccomp._ALLOW
+        assert _verdict(hosts, architecture, numbers["fchmodat"]) == seccomp._ERRNO | 1
+        assert _verdict(hosts, architecture, numbers["getpid"]) == seccomp._ALLOW
         for number in numbers.values():
             for argument in (0, 1, 42, 0x5401, 2**32 - 1):
                 _verdict(code, architecture, number, argument)
@@ -197,9 +202,12 @@ def test_numbers_are_those_of_the_headers() -> None:
 
 
 AS_USER = """
-import sys, os
+import os, sys, tempfile
 sys.path.insert(0, {sources!r})
 from resd.environments.sandbox import Sandbox, Limits
+own = tempfile.NamedTemporaryFile()
+before = os.stat(own.name)
+changes = ("os.chmod(x, 0o777)", "os.utime(x, (1, 1))", "os.truncate(x, 0)", "os.unlink(x)", "os.link(x, 'y')")
 for level in ("strongest", "landlock", "weak"):
     with Sandbox(level, workers=1) as s:
         print(s.isolation_in_use)
@@ -209,6 +217,9 @@ for level in ("strongest", "landlock", "weak"):
         kill = "import os\\ndef f(x): os.kill(x, 9)"
         print(s.run(kill, "f", [[os.getpid()]]).status if level != "weak" else "-")
         print(s.run("def f(x):\\n    while True: pass", "f", [[1]], Limits(cpu_s=0.2)).status)
+        for change in changes * (level != "weak"):
+            assert s.run("import os\\ndef f(x): " + change, "f", [[own.name]]).status == "error", change
+            assert os.stat(own.name) == before
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resd.environments.sandbox.launcher.harness import deeper_than
+from resd.environments.sandbox.launcher.harness import MAX_ITEMS, brackets_and_commas, deeper_than
 from resd.environments.sandbox.payload import PayloadError, parse_value, read_lines
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -23,7 +23,7 @@ PIECES = st.binary(max_size=30) | st.sampled_from([b"v1", b'e"x"', b"d", b"m", b
 
 @given(VALUES, st.booleans())
 def test_what_json_writes_is_read_back(value: object, ascii_only: bool) -> None:
-    assert parse_value(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+    assert parse_value(json.dumps(value, ensure_ascii=ascii_only).encode())[0] == value
 
 
 @given(
@@ -41,7 +41,8 @@ def test_depth_is_counted_as_a_recursive_walk_counts_it(value: object, limit: in
         inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else None
         return 0 if inner is None else 1 + max(map(depth, inner), default=0)
 
-    assert deeper_than(json.dumps(value).encode(), limit) == (depth(value) > limit)
+    brackets, _ = brackets_and_commas(json.dumps(value).encode())
+    assert deeper_than(brackets, limit) == (depth(value) > limit)
 
 
 def test_lines_in_order() -> None:
@@ -76,7 +77,14 @@ def test_a_run_that_was_cut_short_keeps_its_whole_lines() -> None:
     assert lines.values == [1, 2]
 
 
-COSTLY = [b"9" * 10**6, b"[" * 10**6, b'{"a":' * 10**5, b"1." + b"0" * 10**6]
+COSTLY = [
+    b"9" * 10**6,
+    b"[" * 10**7,
+    (b"[" * 101 + b"]" * 101 + b",") * 4 * 10**4,
+    b"[" + b"[]," * 3 * 10**6 + b"1]",
+    b'{"a":' * 10**5,
+    b"1." + b"0" * 10**6,
+]
 BAD = [b'"\\ud800"', b'"\xff"', b"-", b"01", b"1 1", b""]
 
 
@@ -86,3 +94,12 @@ def test_costly_or_bad_values_are_refused_quickly(text: bytes) -> None:
     with pytest.raises(PayloadError):
         parse_value(text)
     assert time.process_time() - start < 1.0
+
+
+def test_all_values_together_have_so_many_items() -> None:
+    line = b"v[" + b"[]," * (MAX_ITEMS // 5) + b"1]\n"  # a list and a comma each
+    lines, good = read_lines(line * 4, 4, cut=False)
+    assert not good
+    assert len(lines.values) == 2
+    quoted = b'v"' + b"[]," * MAX_ITEMS + b'"\n'
+    assert read_lines(quoted + b"d\n", 1, cut=False)[1]

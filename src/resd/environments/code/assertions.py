@@ -3,7 +3,8 @@
 A source is run beside a stand-in (see `replay`), in a process that never sees the program. First with nothing
 known, which tells what calls the source makes; then, once the program has been asked those in a process that
 never sees the source, with what it returned. A source whose next calls depend on what it got is run again,
-until there are no new calls. Where all assertions compare a call with a value, the second run is left out.
+until there are no new calls. Where a source without branches only compares calls with values, the second run
+is left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from resd.records import ResdError
 
 LIMITS = Limits(cpu_s=10.0, memory_mb=1024, output_bytes=20_000_000)
 _REPLAY = inspect.getsource(replay)
+_BRANCHES = (ast.If, ast.IfExp, ast.While, ast.Try, ast.Match, ast.BoolOp, ast.comprehension)
 _CODEC = "\n\n".join(map(inspect.getsource, (replay.resd_encode, replay.resd_decode)))
 
 
@@ -41,8 +43,9 @@ class Report:
 
     @property
     def comparisons_only(self) -> bool:
-        """Whether the values that calls return are all that is left to know."""
-        return self.error is None and all("call" in check for check in self.checks)
+        """Whether each call is compared with a value, and nothing else is asserted."""
+        compared = {check.get("call") for check in self.checks}
+        return self.error is None and compared == set(range(len(self.calls)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,11 @@ class TestSource:
         """The assertion that stands in a line, as it reads."""
         text = _instrumented(self.source)[1].get(line, "")
         return re.sub(r"\bcandidate(?=\()", self.entry, text)
+
+    @property
+    def branches(self) -> bool:
+        """Whether what it asserts may depend on what calls return."""
+        return any(isinstance(node, _BRANCHES) for node in ast.walk(ast.parse(self.source)))
 
     def run(self, sandbox: Sandbox, known: list[Any]) -> Report | None:
         """Run the source; `known` has [call, outcome] pairs. None where it does not come to its end."""
@@ -119,7 +127,10 @@ def helpers_of(prompt: str, entry: str) -> str:
         tree = ast.parse(prompt)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
-    return "\n".join(ast.unparse(node) for node in tree.body if getattr(node, "name", "") != entry)
+    kept = [
+        node for node in tree.body if not isinstance(node, ast.Expr) and getattr(node, "name", "") != entry
+    ]
+    return "\n".join(map(ast.unparse, kept))
 
 
 @lru_cache(maxsize=1024)

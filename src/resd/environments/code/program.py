@@ -10,7 +10,7 @@ PYTHON = ("python", "py", "python3")
 _FENCE = re.compile(r" {0,3}`{3,}[ \t]*([\w+-]*)")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
-_LINE = re.compile(r'(?<=", line )\d+|(?<=\(line )\d+')
+_LINE = re.compile(r'(?<=", line )\d{1,9}|(?<=\(line )\d{1,9}')
 _OURS = re.compile(r" \(line \d+, in resd_\w+\)")
 # What LeetCode imports before a solution; each is imported only where the program speaks of it.
 _MODULES = (

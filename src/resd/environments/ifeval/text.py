@@ -84,6 +84,9 @@ def _continues(text: str, stop: re.Match[str]) -> bool:
     """Whether the sentence goes on after this full stop."""
     if not stop[0].startswith(".") or stop[0].startswith(".."):
         return False
+    last = text[stop.start() - 1 : stop.start()]
+    if not last.isalnum() and last != "_":  # neither a number nor an abbreviation
+        return False
     before = text[max(0, stop.start() - _LONGEST_LOOK_BACK) : stop.start()]
     if _LIST_ITEM.fullmatch(before.rpartition("\n")[2]) and stop.end() < len(text):
         return True

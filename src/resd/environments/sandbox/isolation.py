@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from resd.records import ResdError
 
+_LEAST_LANDLOCK = 3  # earlier ones let programs truncate files (Linux before 6.2)
 # For each level, what is tried in turn: the first that the host can do is used.
 LEVELS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "strongest": (("namespaces", "landlock", "seccomp"), ("landlock", "seccomp")),
@@ -30,7 +31,7 @@ class Isolation:
     @property
     def sufficient(self) -> bool:
         """No network, no writes outside, all processes end: by namespaces, or by the two others together."""
-        return self.namespaces or (self.landlock > 0 and self.seccomp)
+        return self.namespaces or (self.landlock >= _LEAST_LANDLOCK and self.seccomp)
 
     def __str__(self) -> str:
         parts = ["namespaces"] if self.namespaces else []
@@ -53,7 +54,7 @@ def refusal(reasons: list[str]) -> ResdError:
     """The one sentence for a host that offers too little."""
     return ResdError(
         f"sandbox: this host cannot keep programs from its files and the network ({'; '.join(reasons)}); "
-        'allow unprivileged user namespaces, or Landlock and seccomp (Linux 5.13), or accept isolation="weak"'
+        'allow unprivileged user namespaces, or Landlock and seccomp (Linux 6.2), or accept isolation="weak"'
     )
 
 

@@ -52,6 +52,7 @@ class Result:
     or None and the exception in short. A limit keeps the calls before it. `status` "error": a call raised,
     or the program could not be loaded (then there are no values and `stderr` says why); "killed": it ended
     itself, crashed, or its process was lost; "bad_payload": what came back is not what the harness writes.
+    `cpu_s` and `wall_s` are the seconds that it took, of CPU and of the clock.
     """
 
     status: Status
@@ -60,6 +61,7 @@ class Result:
     stderr: str
     cpu_s: float
     errors: list[str | None] = field(default_factory=list)
+    wall_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

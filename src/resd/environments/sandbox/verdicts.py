@@ -57,7 +57,7 @@ def calls_result(job: Job, run: Run) -> Result:
         stderr += _ended_early(code, len(lines.values))
     else:
         status = "error" if any(error is not None for error in lines.errors) else "ok"
-    return Result(status, lines.values, _text(run.stdout), stderr, run.cpu_s, lines.errors)
+    return Result(status, lines.values, _text(run.stdout), stderr, run.cpu_s, lines.errors, run.wall_s)
 
 
 def _ended_early(code: int, finished: int) -> str:
@@ -82,7 +82,8 @@ def script_result(job: Job, runs: list[Run]) -> Result:
             status = "error"
         values.append(_text(run.stdout) if error is None else None)
         errors.append(error)
-    return Result(status, values, "", stderr, sum(run.cpu_s for run in runs), errors)
+    cpu, wall = sum(run.cpu_s for run in runs), sum(run.wall_s for run in runs)
+    return Result(status, values, "", stderr, cpu, errors, wall)
 
 
 def _script_status(run: Run) -> tuple[Status, str | None, str]:

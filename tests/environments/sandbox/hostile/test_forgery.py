@@ -13,6 +13,7 @@ from resd.environments.sandbox import Limits, Sandbox
 
 GOLD = 918273645  # what a grader would expect: it is never sent
 QUICK = Limits(cpu_s=1.0, wall_s=5.0)
+WIDE = Limits(cpu_s=2.0, wall_s=8.0, output_bytes=10_000_000)
 
 FRAMES = """
 def f(x):
@@ -222,6 +223,7 @@ REFUSED_VALUES = {
     "itself": ("x = []; x.append(x); return x", "error"),
     "a lone surrogate": ("return '\\ud800'", "error"),
     "a surrogate as key": ("return {'\\udfff': 1}", "error"),
+    "a million empty lists": ("return [[] for _ in range(10 ** 6)]", "error"),
     "bytes": ("return b'x'", "error"),
     "a set": ("return {1}", "error"),
     "a generator": ("return (n for n in x)", "error"),
@@ -232,7 +234,7 @@ REFUSED_VALUES = {
 @pytest.mark.parametrize("name", REFUSED_VALUES)
 def test_values_that_are_not_json_are_refused(sandbox: Sandbox, name: str) -> None:
     body, status = REFUSED_VALUES[name]
-    result = sandbox.run(f"def f(x):\n    {body}", "f", [[[1]]], QUICK)
+    result = sandbox.run(f"def f(x):\n    {body}", "f", [[[1]]], WIDE)
     assert result.status == status
     assert result.values in ([], [None])
 

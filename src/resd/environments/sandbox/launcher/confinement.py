@@ -51,7 +51,7 @@ def confine(parts: Parts, cpu_s: float, memory_mb: int) -> None:
     if not parts.namespaces:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     if parts.seccomp:
-        seccomp.install()
+        seccomp.install(own_files=parts.namespaces)
 
 
 def leave_root() -> None:

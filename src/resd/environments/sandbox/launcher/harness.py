@@ -25,6 +25,9 @@ FILENAME = "program.py"
 SCRIPT = "__main__"
 MAX_DEPTH = 100  # of nested lists and dicts in a value
 MAX_DIGITS = 4000  # of an integer in a value
+MAX_ITEMS = (
+    1_000_000  # lists, dicts and commas in all values: an empty list is 2 characters, and then 64 bytes
+)
 _MAX_MESSAGE = 300
 
 
@@ -140,7 +143,10 @@ def _encoded(value: Any) -> bytes:
         text = _ENCODER.encode(value).encode()
     except UnicodeEncodeError:
         raise ValueError("a value holds text that is not Unicode (lone surrogates)") from None
-    if deeper_than(text, MAX_DEPTH):
+    brackets, commas = brackets_and_commas(text)
+    if len(brackets) // 2 + commas > MAX_ITEMS:
+        raise ValueError(f"a value has more than {MAX_ITEMS} items")
+    if deeper_than(brackets, MAX_DEPTH):
         raise ValueError(f"a value is nested more than {MAX_DEPTH} deep")
     return text
 
@@ -157,13 +163,19 @@ _OTHERS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 
 
-def deeper_than(text: bytes, limit: int) -> bool:
-    """Whether JSON text nests lists and dicts more than `limit` deep, or not properly. No recursion."""
-    brackets = _STRINGS.sub(b"", text).translate(_ONE_KIND, _OTHERS)
+def brackets_and_commas(text: bytes) -> tuple[bytes, int]:
+    """The brackets of JSON text, of one kind, and how many commas there are beside them."""
+    bare = _STRINGS.sub(b"", text)
+    return bare.translate(_ONE_KIND, _OTHERS), bare.count(b",")
+
+
+def deeper_than(brackets: bytes, limit: int) -> bool:
+    """Whether lists and dicts are nested more than `limit` deep, or not properly. No recursion."""
     for _ in range(limit):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"[]", b"")  # the innermost level
+        fewer = brackets.replace(b"[]", b"")  # without the innermost level
+        if len(fewer) == len(brackets):
+            break
+        brackets = fewer
     return bool(brackets)
 
 

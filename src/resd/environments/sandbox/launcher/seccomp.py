@@ -41,26 +41,34 @@ _VALUES: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "socketpair": (0, (_AF_UNIX,)),
 }
 _OWN_PID = {"kill", "tgkill", "prlimit64"}
+# What Landlock does not govern: modes and times of files that belong to the user whom the program runs as.
+_CHANGES = {"chmod", "fchmod", "fchmodat", "utimensat"}
 
 
 def supported() -> bool:
     return os.uname().machine in _ARCHITECTURES
 
 
-def install() -> None:
+def install(own_files: bool) -> None:
     """From now on the filter holds for this process and its threads. Needs no_new_privs. Raises OSError."""
-    program = b"".join(struct.pack("HBBI", *line) for line in instructions(os.uname().machine, os.getpid()))
+    lines = instructions(os.uname().machine, os.getpid(), own_files)
+    program = b"".join(struct.pack("HBBI", *line) for line in lines)
     code = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
     linux.prctl(linux.PR_SET_SECCOMP, _FILTER_MODE, ctypes.c_char_p(header))
 
 
-def instructions(machine: str, pid: int) -> list[Instruction]:
-    """The filter for a machine, and for a process that may signal and limit only itself."""
+def instructions(machine: str, pid: int, own_files: bool) -> list[Instruction]:
+    """The filter for a machine, and for a process that may signal and limit only itself.
+
+    `own_files`: it can reach no files that it could change but its own.
+    """
     architecture, numbers = _ARCHITECTURES[machine]
     code = [_load(_ARCHITECTURE), (_EQUAL, 1, 0, architecture), _return(_KILL), _load(_NUMBER)]
     code += [(_AT_LEAST, 0, 1, _X32), _return(_KILL)]
     for name, number in numbers.items():
+        if name in _CHANGES and not own_files:
+            continue
         decision = _decision(name, pid)
         code += [(_EQUAL, 0, len(decision), number), *decision]
     return [*code, _return(_ERRNO | _EPERM)]
