@@ -190,7 +190,7 @@ def train(args: argparse.Namespace) -> None:
     environment, plan = check_run(config)
     outlook = look_ahead(config, plan, environment.problems("train"), args.hardware)
     if args.dry_run:
-        print(to_yaml(config), *plan.lines(config.output), *outlook.lines(), sep="\n")
+        print(to_yaml(config), *plan.lines(config), *outlook.lines(), sep="\n")
         outlook.check()
         return
     outlook.check_standing()

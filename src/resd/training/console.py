@@ -97,7 +97,8 @@ def make_table() -> Table:
 def opening_line(config: RunConfig, plan: Plan) -> str:
     """What a run is about to do: said at once, for the first number may take a minute."""
     return (
-        f"{config.algorithm.upper()} of {config.model} on {config.environment.name}: {plan.updates} updates "
+        f"{config.algorithm.upper()} of {config.model} on {config.environment.name}: {plan.updates} "
+        f"update{'s' * (plan.updates != 1)} "
         f"of {config.stream.batch_size} problems, {plan.evaluation_samples} samples held out"
     )
 

@@ -33,7 +33,7 @@ class Plan:
     evaluation_samples: int
     evaluation_tokens: int
 
-    def lines(self, output: str) -> list[str]:
+    def lines(self, config: RunConfig) -> list[str]:
         """For people."""
         return [
             f"stream       {self.batches} batches from {self.problems} problems ({self.dropped} left over)",
@@ -41,11 +41,19 @@ class Plan:
             f"context      {self.context_tokens:,} tokens at most for reflections, tags and curation",
             f"evaluations  {self.evaluations} of {self.evaluation_samples} samples, "
             f"{self.evaluation_tokens:,} tokens at most in all",
-            *wrapped(
-                f"writes       {output}/: config.yaml, metrics.jsonl, timing.jsonl, playbook.jsonl, "
-                "rollouts/, evaluations/, checkpoints/, report.html"
-            ),
+            *wrapped(f"writes       {config.output}/: {', '.join(_written(config))}"),
         ]
+
+
+def _written(config: RunConfig) -> list[str]:
+    """Files and folders of the run."""
+    return [
+        *("config.yaml", "metrics.jsonl", "timing.jsonl"),
+        *(["playbook.jsonl"] if config.keeps_playbook else []),
+        *(["rollouts/"] if config.logging.rollouts else []),
+        *(["tokens/"] if config.logging.token_losses else []),
+        *("evaluations/", "checkpoints/", "report.html"),
+    ]
 
 
 def wrapped(line: str) -> list[str]:
