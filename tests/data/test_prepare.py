@@ -13,6 +13,7 @@ from resd.data import ORIGINS, prepare
 from resd.data.hub import load_part
 from resd.data.origins import Part
 from resd.data.sources import named_split
+from resd.data.split import all_rows
 from resd.environments.adapters import verl
 from resd.environments.rows import read_rows
 from resd.records import ResdError
@@ -105,6 +106,16 @@ def test_what_was_written_is_recorded(tmp_path: Path, home: Path) -> None:
     assert record["origin"]["licence"].startswith("MIT")
     assert prepared.lines()[0] == "math (math): 2 train, 1 test"
     assert len(environments.load("math").problems("train")) == 2
+
+
+def test_what_was_written_can_be_read_again(tmp_path: Path) -> None:
+    """The record beside the rows is none of them."""
+    rows = [{"question": f"{n}?", "options": ["1", "2"], "answer": "A"} for n in range(3)]
+    source = str(write(tmp_path / "test.jsonl", rows))
+    folder = prepare("multiple_choice", set_="mmlu_pro", source=source).folder
+    assert all_rows(folder) == rows
+    again = prepare("multiple_choice", set_="mmlu_pro", source=str(folder), out=tmp_path / "again")
+    assert again.problems == {"test": 3}
 
 
 def test_a_folder_is_replaced_at_once_or_not_at_all(tmp_path: Path, home: Path) -> None:

@@ -16,11 +16,10 @@ from resd.data.hub import Files, Load, fetch
 from resd.data.origins import GENERATOR, HUB, Origin, find_origin, origins_of
 from resd.data.sources import from_path, generate
 from resd.environments.base import Environment
-from resd.environments.rows import SPLITS, data_home
+from resd.environments.rows import RECORD, SPLITS, data_home
 from resd.records import Problem, ResdError
 
 ROWS = "rows"
-RECORD = "source.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from resd.data.convert import as_rows
 from resd.data.hub import Files
 from resd.data.origins import Origin
 from resd.environments import finer, formula
-from resd.environments.rows import SPLITS, SUFFIXES, Patterns, Row, read_rows
+from resd.environments.rows import SPLITS, Patterns, Row, read_rows, row_files
 from resd.records import ResdError
 
 
@@ -90,12 +90,11 @@ def _files(origin: Origin, path: Path) -> list[tuple[Path, str | None]]:
     if path.is_file():
         return [(path, named_split(path, patterns) or only)]
     if only:
-        files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
-        return [(file, named_split(file, patterns) or only) for file in files]
+        return [(file, named_split(file, patterns) or only) for file in row_files(path)]
     found: list[tuple[Path, str | None]] = []
     for split, names in patterns.items():
         for name in names:
-            if files := sorted(file for file in path.rglob(name) if file.suffix in SUFFIXES):
+            if files := row_files(path, name):
                 found += [(file, split) for file in files]
                 break
     return found

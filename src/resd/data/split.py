@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from resd.data.convert import as_rows
-from resd.environments.rows import SUFFIXES, Row, read_rows
+from resd.environments.rows import SUFFIXES, Row, read_rows, row_files
 from resd.records import ResdError
 
 # What a row asks, in the words of the tasks and of the sets of the hub.
@@ -105,8 +105,7 @@ def all_rows(path: Path) -> list[Row]:
     """The rows of a file, or of all files of a folder. Raises ResdError where there are none."""
     if not path.exists():
         raise ResdError(f"{path}: does not exist; give a file or folder of rows")
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES)
-    rows = [row for file in files for row in read_rows(file)]
+    rows = [row for file in ([path] if path.is_file() else row_files(path)) for row in read_rows(file)]
     if not rows:
         raise ResdError(f"{path}: holds no rows ({', '.join(SUFFIXES)})")
     return rows

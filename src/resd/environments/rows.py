@@ -23,6 +23,7 @@ SPLITS: Patterns = {
     "test": ("test.*", "*test*"),
 }
 SUFFIXES = (".jsonl", ".json", ".parquet")
+RECORD = "source.json"  # beside prepared rows: where they are from
 _ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -74,6 +75,11 @@ def data_home() -> Path:
     return Path(cache).expanduser() / "resd" / "data"
 
 
+def row_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """The files of rows in a folder and below it, sorted."""
+    return sorted(file for file in folder.rglob(pattern) if file.suffix in SUFFIXES and file.name != RECORD)
+
+
 def read_rows(file: Path) -> list[Row]:
     """All rows of a file. Raises ResdError, naming the file and the line from 1, or the row of an array
     from 0 as in ids, for what is no row."""
@@ -106,7 +112,7 @@ def chat_of(prompt: Any, where: str) -> tuple[Message, ...]:
 
 def _files(task: str, folder: Path, split: str, patterns: Patterns) -> list[Path]:
     for pattern in patterns[split]:
-        if found := sorted(file for file in folder.rglob(pattern) if file.suffix in SUFFIXES):
+        if found := row_files(folder, pattern):
             return found
     looked = " or ".join(patterns[split])
     raise ResdError(f"{task}: {folder} has no file for split {split} ({looked}); give such a file or folder")
