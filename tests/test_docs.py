@@ -103,6 +103,19 @@ def test_every_option_of_an_environment_is_there_with_its_default(name: str) -> 
     assert {key: parse(cell) if cell else None for key, cell in rows.items()} == defaults
 
 
+@pytest.mark.parametrize(
+    "recipe", sorted((REPOSITORY / "examples").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_recipe_is_understood_and_explained(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"\n## {recipe.name}\n" in read("examples/README.md")
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    monkeypatch.setenv("RESD_DATA", str(tmp_path))
+    config = load_config(recipe)
+    environments.load(config.environment.name, **config.environment.options)
+
+
 def test_one_function_is_an_environment() -> None:
     names: dict[str, Any] = {}
     exec(blocks("docs/environments.md", "python")[0], names)
