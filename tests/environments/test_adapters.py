@@ -203,7 +203,7 @@ def two_for_one(prompts: list[Any], completions: list[Any]) -> list[float]:
         (lambda p: trl("accuracy", p), ROWS, "module:function"),
         (lambda p: trl("nowhere_at_all:accuracy", p), ROWS, "cannot be imported"),
         (lambda p: verl(grumpy, p, workers=0), VERL, "workers 0"),
-        (lambda p: verl(plain, p, arguments={"strict": True}), VERL, "unexpected keyword argument 'strict'"),
+        (lambda p: verl(plain, p, arguments={"strict": True}), VERL, "plain: takes no argument strict"),
         (lambda p: verl(plain, p), [{**VERL[0], "reward_model": "rule"}], "no reward_model.ground_truth"),
         (lambda p: trl(hungry, p), ROWS, "hungry: takes colour, which is no column of the rows"),
     ],

@@ -35,26 +35,10 @@ def write_parquet(
     Raises ResdError where pyarrow is not installed.
     """
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow
+        import pyarrow.parquet
     except ImportError as error:
         raise ResdError(f"--format {format_}: needs pyarrow; pip install 'resd[tasks]'") from error
-    text = pa.string()
-    chat = pa.list_(pa.struct([("role", text), ("content", text)]))
-    schemas = {
-        "verl": pa.schema(
-            [
-                ("data_source", text),
-                ("prompt", chat),
-                ("ability", text),
-                ("reward_model", pa.struct([("style", text), ("ground_truth", text)])),
-                ("extra_info", pa.struct([("split", text), ("index", text)])),
-            ]
-        ),
-        "trl": pa.schema(
-            [("prompt", chat), ("id", text), ("task", text), ("solution", text), ("metadata", text)]
-        ),
-    }
     for split, found in problems.items():
         rows = [
             verl_row(environment.name, task, split, problem, truths[problem.id])
@@ -62,7 +46,29 @@ def write_parquet(
             else trl_row(environment, task, problem)
             for problem in found
         ]
-        pq.write_table(pa.Table.from_pylist(rows, schema=schemas[format_]), folder / f"{split}.parquet")
+        table = pyarrow.Table.from_pylist(rows, schema=_schema(format_))
+        pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
+
+
+def _schema(format_: str) -> Any:
+    """Said, not guessed from the rows: a column may hold nothing at all."""
+    import pyarrow as pa
+
+    text = pa.string()
+    chat = pa.list_(pa.struct([("role", text), ("content", text)]))
+    if format_ == "trl":
+        return pa.schema(
+            [("prompt", chat), ("id", text), ("task", text), ("solution", text), ("metadata", text)]
+        )
+    return pa.schema(
+        [
+            ("data_source", text),
+            ("prompt", chat),
+            ("ability", text),
+            ("reward_model", pa.struct([("style", text), ("ground_truth", text)])),
+            ("extra_info", pa.struct([("split", text), ("index", text)])),
+        ]
+    )
 
 
 def verl_row(name: str, task: str, split: str, problem: Problem, truth: str) -> Row:

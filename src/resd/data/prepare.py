@@ -76,13 +76,9 @@ def prepare(
         environment = _environment(origin, made, dict(options or {}))
         problems = _problems(environment, _splits(files), source)
         if format_ != ROWS:
-            truths = ground_truths(origin.task, made, problems)
-            shutil.rmtree(made)
-            made.mkdir()
-            write_parquet(made, origin.task, environment, problems, truths, format_)
-        prepared = Prepared(
-            folder, {split: len(found) for split, found in problems.items()}, origin, source, commits
-        )
+            _replace_rows(made, origin.task, environment, problems, format_)
+        counts = {split: len(found) for split, found in problems.items()}
+        prepared = Prepared(folder, counts, origin, source, commits)
         (made / RECORD).write_text(_record(prepared, format_, command), encoding="utf-8")
         made.chmod(0o755)  # mkdtemp keeps others out
         _put(made, folder)
@@ -130,6 +126,20 @@ def _environment(origin: Origin, folder: Path, options: dict[str, Any]) -> Envir
     if origin.task == "bouncingsim":
         options.setdefault("level", origin.set)
     return environments.load(origin.task, path=folder, **options)
+
+
+def _replace_rows(
+    folder: Path,
+    task: str,
+    environment: Environment,
+    problems: Mapping[str, Sequence[Problem]],
+    format_: str,
+) -> None:
+    """Finished prompts in place of the rows that they were made of."""
+    truths = ground_truths(task, folder, problems)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    write_parquet(folder, task, environment, problems, truths, format_)
 
 
 def _problems(environment: Environment, splits: Sequence[str], source: str) -> dict[str, Sequence[Problem]]:

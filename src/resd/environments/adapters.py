@@ -143,22 +143,8 @@ def trl(
 
     def score(problem: Problem, response: Response | str) -> Score:
         row = problem.metadata
-        chat = not isinstance(row["prompt"], str)
-        text = read(response)
         said: list[str] = []
-        columns: dict[str, Any] = {
-            key: [value] for key, value in row.items() if key not in ("prompt", "completion")
-        }
-        columns |= {
-            "prompts": [row["prompt"]],
-            "completions": [[{"role": "assistant", "content": text}] if chat else text],
-            "completion_ids": [list(response.token_ids) if isinstance(response, Response) else []],
-            "trainer_state": None,
-            "log_extra": lambda column, values: (
-                said.extend(map(str, values)) if column == "feedback" else None
-            ),
-            "log_metric": lambda name, value: None,
-        }
+        columns = _trl_columns(row, read(response), response, said)
         rewards = {_name(f): _only(_call(f, columns)) for f in functions}
         said += [str(row["privileged_context"])] if row.get("privileged_context") else []
         total = sum(w * r for w, r in zip(weights, rewards.values(), strict=True) if r is not None)
@@ -169,6 +155,26 @@ def trl(
     name = "_".join(_name(f) for f in functions)
     source = partial(_problems, "trl", path, _from_trl)
     return graded_by(name, source, score, success_reward_threshold, workers)
+
+
+def _trl_columns(
+    row: Mapping[str, Any], text: str, response: Response | str, said: list[str]
+) -> dict[str, Any]:
+    """What TRL gives a reward function, for a batch of one. `said` collects what is logged as feedback."""
+
+    def log_extra(column: str, values: Sequence[Any]) -> None:
+        if column == "feedback":
+            said.extend(map(str, values))
+
+    chat = not isinstance(row["prompt"], str)
+    return {key: [value] for key, value in row.items() if key not in ("prompt", "completion")} | {
+        "prompts": [row["prompt"]],
+        "completions": [[{"role": "assistant", "content": text}] if chat else text],
+        "completion_ids": [list(response.token_ids) if isinstance(response, Response) else []],
+        "trainer_state": None,
+        "log_extra": log_extra,
+        "log_metric": lambda name, value: None,
+    }
 
 
 def verl(
@@ -267,11 +273,16 @@ def _function(place: str | Function) -> Function:
 
 def _call(function: Function, columns: Mapping[str, Any], arguments: Mapping[str, Any] | None = None) -> Any:
     """With those of the columns that it takes and all arguments, and awaited where it is async."""
+    arguments = arguments or {}
     parameters = inspect.signature(function).parameters.values()
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         names = {p.name for p in parameters}
         columns = {key: value for key, value in columns.items() if key in names}
-    given = {**columns, **(arguments or {})}
+        if unknown := [key for key in arguments if key not in names]:
+            raise ResdError(
+                f"{_name(function)}: takes no argument {', '.join(unknown)}; see the option arguments"
+            )
+    given = {**columns, **arguments}
     if lacking := [p.name for p in parameters if p.name not in given and _is_required(p)]:
         raise ResdError(f"{_name(function)}: takes {', '.join(lacking)}, which is no column of the rows")
     said = function(**given)

@@ -115,7 +115,10 @@ def _files(task: str, folder: Path, split: str, patterns: Patterns) -> list[Path
         if found := row_files(folder, pattern):
             return found
     looked = " or ".join(patterns[split])
-    raise ResdError(f"{task}: {folder} has no file for split {split} ({looked}); give such a file or folder")
+    raise ResdError(
+        f"{task}: {folder} has no file for split {split} ({looked}); give one that has, or divide what "
+        "there is with `resd data split-tasks`"
+    )
 
 
 def _numbered(task: str, file: Path, folder: Path) -> Iterator[tuple[str, Row]]:
