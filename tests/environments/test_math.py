@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -157,6 +158,14 @@ def test_nothing_is_run(environment, tmp_path):
     for answer in (code, rf"\text{{{code}}}", f"${code}$"):
         assert not environment.grade(problem_of("5"), rf"\boxed{{{answer}}}").solved
     assert not target.exists()
+
+
+def test_the_process_has_no_secrets(monkeypatch):
+    monkeypatch.setenv("RESD_TEST_SECRET", "secret")
+    comparer = Comparer()
+    comparer.equal("5", "4")
+    pid = comparer._idle[0]._process.pid
+    assert b"RESD_TEST_SECRET" not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_a_process_that_ended_while_idle_is_replaced():

@@ -75,7 +75,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"},
+            env={**_environment(), "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"},
             bufsize=0,
             start_new_session=True,
         )
@@ -113,6 +113,11 @@ class _Process:
                 return None
             line += read
         return line
+
+
+def _environment() -> dict[str, str]:
+    """What an interpreter may need to find its libraries, and none of our secrets."""
+    return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
 
 
 def _stopped(process: subprocess.Popen[bytes]) -> None:

@@ -1,5 +1,8 @@
 """Where programs are found, and which are refused."""
 
+import subprocess
+import sys
+
 import pytest
 
 from resd.environments.bouncingsim import ProgramError, check_program, extract_program
@@ -115,3 +118,13 @@ def test_refusals_are_short(line):
 def test_huge_replies_are_searched_in_linear_time(unit):
     """A search that is quadratic would take hours here."""
     extract_program(unit * (3_000_000 // len(unit)))
+
+
+def test_reading_a_program_prints_nothing():
+    """In a process of its own: tests see warnings in another way."""
+    script = (
+        "from resd.environments.bouncingsim import check_program\n"
+        "check_program('def predict_position(t):\\n    return ' + '1if 1else ' * 50 + '1')"
+    )
+    ran = subprocess.run([sys.executable, "-W", "always", "-c", script], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -236,6 +238,59 @@ def _interpreter_for_others() -> str:
         except OSError:
             continue
     pytest.skip("no interpreter that others can start")
+
+
+WITHOUT = """
+import struct, sys
+sys.path.insert(0, {sources!r})
+from resd.environments.sandbox import Sandbox
+from resd.environments.sandbox.launcher import linux, seccomp
+denied = {denied}
+code = [(0x20, 0, 0, 0)]
+for number in denied:
+    code += [(0x15, 0, 1, number), (0x06, 0, 0, 0x50026)] if number != 157 else [
+        (0x15, 0, 4, 157), (0x20, 0, 0, 16), (0x15, 0, 1, 22), (0x06, 0, 0, 0x50016), (0x20, 0, 0, 0)]
+code.append((0x06, 0, 0, 0x7FFF0000))
+import ctypes
+program = b"".join(struct.pack("HBBI", *line) for line in code)
+kept = ctypes.create_string_buffer(program, len(program))
+linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+linux.prctl(22, 2, ctypes.c_char_p(struct.pack("HxxxxxxP", len(code), ctypes.addressof(kept))))
+try:
+    with Sandbox(workers=1) as sandbox:
+        print(sandbox.run("def f(x): return x + 1", "f", [[1]]).values, sandbox.isolation_in_use)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+UNSHARE, SETNS, MOUNT, LANDLOCK, FILTER, PIDFD = 272, 308, 165, 444, 157, 434
+HOSTS = {
+    (): "[2] namespaces, Landlock",
+    (UNSHARE,): "[2] Landlock",
+    (SETNS,): "[2] Landlock",
+    (MOUNT,): "[2] Landlock",
+    (LANDLOCK,): "[2] namespaces, seccomp",
+    (UNSHARE, LANDLOCK): "ResdError sandbox: this host cannot keep programs from",
+    (FILTER, UNSHARE): "ResdError sandbox: this host cannot keep programs from",
+    (FILTER,): "ResdError sandbox: this host cannot keep programs from",
+    (PIDFD,): "ResdError sandbox: this host cannot keep programs from",
+}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls by x86_64 number")
+def test_hosts_that_refuse_a_part(sandbox: Sandbox) -> None:
+    """What is missing is noticed, and either made up for or refused: nothing is quietly weaker."""
+    if not sandbox.isolation_in_use.startswith("namespaces, Landlock"):
+        pytest.skip("this host refuses a part itself")
+
+    def said(denied: tuple[int, ...]) -> str:
+        script = WITHOUT.format(sources=str(SOURCES), denied=denied)
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert ran.stdout.count("\n") == 1, ran.stderr
+        return ran.stdout
+
+    with ThreadPoolExecutor(2) as pool:
+        for (denied, wanted), line in zip(HOSTS.items(), pool.map(said, HOSTS), strict=True):
+            assert line.startswith(wanted), (denied, line)
 
 
 def test_as_an_ordinary_user() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import os
 import pickle
 import signal
@@ -128,6 +129,31 @@ def test_a_launcher_that_cannot_be_started_for_a_moment(monkeypatch: pytest.Monk
         assert not failures
 
 
+def test_closing_ends_a_job_of_another_thread() -> None:
+    sandbox = Sandbox(workers=1)
+    sandbox.run(DOUBLE, "f", [[1]])
+    files = _open_files()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(sandbox.run, SLEEP, "f", [[1]], Limits(wall_s=20.0))
+        time.sleep(0.2)
+        start = time.monotonic()
+        sandbox.close()
+        assert waiting.result().status == "killed"
+    assert time.monotonic() - start < 5
+    assert _open_files() < files
+
+
+def test_a_result_counts_though_the_parent_looks_late() -> None:
+    """Something in the trainer may keep all threads from running for longer than a job may take."""
+    with Sandbox(workers=1) as sandbox:
+        sandbox.run(DOUBLE, "f", [[1]])
+        hold = ctypes.PyDLL(None).usleep  # does not let go of the interpreter
+        threading.Timer(0.1, hold, (1_200_000,)).start()
+        program = "import time\ndef f(x): time.sleep(0.3); return x"
+        result = sandbox.run(program, "f", [[1]], Limits(wall_s=0.6))
+        assert (result.status, result.values) == ("ok", [1])
+
+
 def test_an_interrupted_job_ends() -> None:
     others = _children()
     with Sandbox(workers=1) as sandbox:
@@ -169,6 +195,13 @@ def test_launchers_end_with_the_process_that_started_them() -> None:
     process.communicate("go\n")
     assert launchers
     assert _gone(launchers)
+
+
+def test_sets_have_the_same_order_everywhere(sandbox: Sandbox) -> None:
+    program = "import os\ndef f(): return [hash('a'), len(os.environ)]"
+    with Sandbox(workers=1) as other:
+        assert sandbox.run(program, "f", [[]]).values == other.run(program, "f", [[]]).values
+        assert other.run(program, "f", [[]]).values[0][1] == 0
 
 
 def test_copies_are_fresh() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from textwrap import dedent
 
 from resd.chat import strip_thinking
@@ -22,6 +23,9 @@ _READING = ("compile", "eval", "exec", "input", "open", "breakpoint")
 _LOOKING_UP = ("delattr", "getattr", "globals", "locals", "setattr", "vars")
 _NAMES = frozenset(_READING + _LOOKING_UP)
 _FRAMES = re.compile(r"(ag|cr|f|gi|tb)_(await|back|builtins|code|frame|globals|locals|next|origin|yieldfrom)")
+_FILENAME = "<program in a reply>"
+# A reply could print a line for each of its characters; none concerns who reads the trainer's output.
+warnings.filterwarnings("ignore", module=re.escape(_FILENAME))
 _BLOCK = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)```", re.MULTILINE | re.DOTALL)
 
 
@@ -43,7 +47,7 @@ def check_program(program: str) -> None:
             f"The program has {len(program)} characters; at most {MAX_CHARACTERS} are allowed."
         )
     try:
-        nodes = list(ast.walk(ast.parse(program)))
+        nodes = list(ast.walk(ast.parse(program, _FILENAME)))
     except SyntaxError as error:
         where = "" if error.lineno is None else f" (line {error.lineno})"
         raise ProgramError(f"The program is not valid Python{where}: {error.msg}.") from error

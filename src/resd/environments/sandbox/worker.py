@@ -64,11 +64,11 @@ class Worker:
 
     def __init__(self, wanted: Sequence[str], packages: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control = ours
+        self._control, self._running = ours, False
         folder = str(Path(__file__).parent)
         boot = _BOOT.format(folder=folder, wanted=list(wanted), packages=dict(packages))
         with theirs:
-            self._process = _started([_interpreter(), "-I", "-S", "-c", boot], theirs)
+            self._process = _started([_interpreter(), "-P", "-s", "-S", "-c", boot], theirs)
         try:
             self.isolation = self._hello(wanted)
         except BaseException:
@@ -96,10 +96,11 @@ class Worker:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End the launcher, and with it whatever it runs."""
-        self._control.close()
+        """End the launcher, and with it whatever it runs: a thread that waits for that learns it at once."""
         self._process.kill()
         self._process.wait()
+        if not self._running:
+            self._control.close()
 
     def forget(self) -> None:
         """In a forked copy of the parent: let go of the launcher, which is not ours."""
@@ -109,7 +110,9 @@ class Worker:
     def run(self, request: bytes, stdin: bytes, limits: Limits) -> Run:
         """Run one child. After "lost" the worker is of no further use and must be closed."""
         run, start = Run(), time.monotonic()
+        self._running = True
         with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self, "_running", False)
             readers, writers = zip(*[_pipe(stack) for _ in range(3)], strict=True)
             files = [_sealed_file(data, stack) for data in (stdin, request)]
             if self._send(limits, [files[0], *(writer.fileno() for writer in writers), files[1]]):
@@ -143,8 +146,10 @@ class _Exchange:
         with selectors.DefaultSelector() as selector:
             for fd in (self.control.fileno(), *self.sinks):
                 selector.register(fd, selectors.EVENT_READ)
-            while (left := deadline - time.monotonic()) > 0:
-                for key, _ in selector.select(left):
+            left = 1.0
+            while left > 0:  # and once more: we may have been kept from looking, not the child from ending
+                left = deadline - time.monotonic()
+                for key, _ in selector.select(max(left, 0)):
                     if key.fd == self.control.fileno():
                         self._ended()
                         return
@@ -197,7 +202,7 @@ def _started(command: list[str], control: socket.socket) -> subprocess.Popen[byt
             stdin=control.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={},
+            env={"PYTHONHASHSEED": "0"},  # the order of a set of texts must not decide a verdict
             cwd="/",
             start_new_session=True,
         )
