@@ -105,6 +105,13 @@ def test_tables(tmp_path: Path) -> None:
     found.check()
 
 
+def test_prompts_longer_than_the_model_takes_are_told(tmp_path: Path) -> None:
+    words = "the model has 2,100 positions, too few for the longest"
+    for positions, told in ((2100, True), (2201, False)):
+        config = configured(tmp_path, model=folder_of(tmp_path / "short", max_position_embeddings=positions))
+        assert (words in " ".join(" ".join(ahead(config).lines()).split())) == told
+
+
 def test_the_whole_run_is_its_updates_and_evaluations(tmp_path: Path) -> None:
     run = forecast_of(configured(tmp_path))
     once = dict(run.phases)

@@ -219,6 +219,8 @@ def _mend(run: Forecast) -> str:
 
 def _opening(run: Forecast) -> list[str]:
     shape, hardware, work = run.shape, run.hardware, run.workload
+    fits = work.prompt + work.longest <= shape.positions
+    warning = "" if fits else f"; the model has {shape.positions:,} positions, too few for the longest"
     experts = f", {shape.active / 1e9:.3g} for each token" if shape.experts else ""
     told = (
         f"model        {shape.parameters / 1e9:.3g} billion parameters{experts}: {shape.layers} layers, "
@@ -226,7 +228,7 @@ def _opening(run: Forecast) -> list[str]:
         f"hardware     {hardware.name}: {_gib(hardware.memory)} GiB, {hardware.matrix / 1e12:.3g} TFLOP/s "
         f"reached, {hardware.bandwidth / 1e9:,.0f} GB/s",
         f"lengths      at most: prompts about {work.prompt:,} tokens, replies {work.reply:,.0f}, teacher "
-        f"prompts {work.teacher_prompt:,.0f}",
+        f"prompts {work.teacher_prompt:,.0f}{warning}",
     )
     return [line for sentence in told for line in wrapped(sentence)]
 
