@@ -8,7 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from conftest import REPOSITORY
 from resd import environments
+from resd.config import load_config
 from resd.data import ORIGINS, prepare
 from resd.data.hub import load_part
 from resd.data.origins import Part
@@ -105,6 +107,7 @@ def test_what_was_written_is_recorded(tmp_path: Path, home: Path) -> None:
     assert record["command"] == "resd data prepare math"
     assert record["origin"]["licence"].startswith("MIT")
     assert prepared.lines()[0] == "math (math): 2 train, 1 test"
+    assert prepared.lines()[-1] == "use: 'environment={name: math}'"
     assert len(environments.load("math").problems("train")) == 2
 
 
@@ -116,6 +119,17 @@ def test_what_was_written_can_be_read_again(tmp_path: Path) -> None:
     assert all_rows(folder) == rows
     again = prepare("multiple_choice", set_="mmlu_pro", source=str(folder), out=tmp_path / "again")
     assert again.problems == {"test": 3}
+
+
+def test_how_it_is_used(shared: Path, tmp_path: Path) -> None:
+    """As an override, which reads what was written."""
+    source = str(shared / "data/bouncingsim/multiobj_medium.jsonl")
+    prepared = prepare("bouncingsim", set_="medium", source=source)
+    override = prepared.lines()[-1].removeprefix("use: '").removesuffix("'")
+    chosen = load_config(REPOSITORY / "examples/lab.yaml", [override]).environment
+    assert len(environments.load(chosen.name, **chosen.options).problems("train")) == 211
+    exported = prepare("bouncingsim", set_="medium", source=source, format_="trl", out=tmp_path / "out")
+    assert "use: " not in "\n".join(exported.lines())
 
 
 def test_a_folder_is_replaced_at_once_or_not_at_all(tmp_path: Path, home: Path) -> None:

@@ -24,13 +24,14 @@ ROWS = "rows"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was written: where, how many problems for each split, and what they were made of."""
+    """What was written: where, how many problems for each split, what of, and the options that read it."""
 
     folder: Path
     problems: Mapping[str, int]
     origin: Origin
     source: str
     revisions: Mapping[str, str]
+    options: Mapping[str, Any] | None
 
     def lines(self) -> list[str]:
         """For people."""
@@ -42,7 +43,16 @@ class Prepared:
             f"from: {self.source}",
             *commits,
             f"licence: {self.origin.licence}",
+            *([] if self.options is None else [f"use: {self._setting()}"]),
         ]
+
+    def _setting(self) -> str:
+        """As an override on the command line. Where the environment looks, there is no need of a path."""
+        found = self.folder == data_home() / self.origin.task and GENERATOR not in self.origin.sources
+        options = {**(self.options or {}), **({} if found else {"path": self.folder})}
+        listed = ", ".join(f"{key}: {value}" for key, value in options.items())
+        said = f", options: {{{listed}}}" if options else ""
+        return f"'environment={{name: {self.origin.task}{said}}}'"
 
 
 def prepare(
@@ -73,12 +83,13 @@ def prepare(
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write_rows(made, files)
-        environment = _environment(origin, made, dict(options or {}))
+        given = _options(origin, options or {})
+        environment = environments.load(origin.task, path=made, **given)
         problems = _problems(environment, _splits(files), source)
         if format_ != ROWS:
             _replace_rows(made, origin.task, environment, problems, format_)
         counts = {split: len(found) for split, found in problems.items()}
-        prepared = Prepared(folder, counts, origin, source, commits)
+        prepared = Prepared(folder, counts, origin, source, commits, given if format_ == ROWS else None)
         (made / RECORD).write_text(_record(prepared, format_, command), encoding="utf-8")
         made.chmod(0o755)  # mkdtemp keeps others out
         _put(made, folder)
@@ -122,10 +133,8 @@ def _rows(
     return (generate(origin, options) if source == GENERATOR else from_path(origin, Path(source))), {}
 
 
-def _environment(origin: Origin, folder: Path, options: dict[str, Any]) -> Environment:
-    if origin.task == "bouncingsim":
-        options.setdefault("level", origin.set)
-    return environments.load(origin.task, path=folder, **options)
+def _options(origin: Origin, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {**({"level": origin.set} if origin.task == "bouncingsim" else {}), **options}
 
 
 def _replace_rows(
