@@ -215,18 +215,41 @@ CREDITS: dict[str, tuple[tuple[str, ...], str]] = {
     "measured": ((MEASURED,), "what entries do to the teacher's predictions decides"),
     "withheld": ((MEASURED, "context.probation=withheld"), "and the teacher sees proven entries alone"),
 }
+
+
+def _poisoned(faults: dict[str, tuple[str, Faults]]) -> tuple[Variant, ...]:
+    """Each fault with each way to find it out."""
+    return tuple(
+        Variant(f"{fault}_{credit}", overrides, why, credit, group, rates)
+        for fault, (group, rates) in faults.items()
+        for credit, (overrides, why) in CREDITS.items()
+    )
+
+
 POISON = Experiment(
     name="poison",
     title="Poison",
     question="What do wrong lessons in the playbook cost, and how soon are they gone?",
-    variants=tuple(
-        Variant(f"{fault}_{credit}", overrides, why, credit, group, faults)
-        for fault, (group, faults) in FAULTS.items()
-        for credit, (overrides, why) in CREDITS.items()
-    ),
+    variants=_poisoned(FAULTS),
     lives=True,
     notes="A wrong lesson is one of the lab's seven that teach a violation. Rows are compared with the first "
     "of their group.",
+)
+
+POISON_ALONE = Experiment(
+    name="poison_alone",
+    title="Poison without an antidote",
+    question="What do wrong lessons cost where the teacher is shown no reflection, which says what is right?",
+    variants=_poisoned(
+        {
+            "clean": ("No faults", Faults()),
+            "wrong30": ("30 % of the curations add a wrong lesson", Faults(0.3)),
+            "reversed": ("30 % wrong lessons, and all of the tags turned round", Faults(0.3, 1.0)),
+        }
+    ),
+    common=("context.use_reflection=false",),
+    lives=True,
+    notes="Worse than anything that a model is likely to do to itself: to see where it breaks.",
 )
 
 FORGETTING = Experiment(
@@ -344,6 +367,7 @@ EXPERIMENTS = (
     EFFICIENCY,
     SETTINGS,
     POISON,
+    POISON_ALONE,
     FORGETTING,
     TEST_TIME,
     BASELINES,
