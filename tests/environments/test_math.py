@@ -194,8 +194,8 @@ def test_feedback(environment):
     assert shown == "Wrong: 4 is not the right answer. The right answer is 5."
     form = r"Give the final answer alone, as \boxed{answer}."
     for reply, words in [
-        ("5", r"No answer: the reply has no \boxed{."),
-        (r"\boxed{5", r"No answer: \boxed{ was opened and never closed."),
+        ("5", r"No answer: the reply has no \boxed."),
+        (r"\boxed{5", r"No answer: \boxed was opened and never closed."),
         (
             r"<think>\boxed{5}",
             "No answer: the thought never ended; what is written inside it does not count.",

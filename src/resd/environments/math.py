@@ -49,7 +49,7 @@ class Math:
         target: str = wanted(problem, _TASK)["target"]
         answer = last_boxed(answer_text(response))
         if answer is None:
-            return unanswered(response, 1, _FORM, what=r"\boxed{")
+            return unanswered(response, 1, _FORM, what=r"\boxed")
         if not answer or len(answer) > MAX_ANSWER:
             fault = f"is longer than {MAX_ANSWER} characters" if answer else "is empty"
             return unreadable(response, 1, rf"Wrong: the last \boxed{{}} {fault}. {_FORM}")
