@@ -109,7 +109,7 @@ def test_daemons_end_with_the_job_even_at_the_weak_level(weak: Sandbox) -> None:
     result = weak.run(DAEMON, "f", [[mark]], Limits(cpu_s=1.0))
     assert result.values == [1]
     assert _marked(mark) == []
-    again = weak.run(DAEMON.replace("0.2", "1000"), "f", [[mark]], Limits(cpu_s=1.0, wall_s=0.5))
+    again = weak.run(DAEMON.replace("0.2", "1000"), "f", [[mark]], Limits(cpu_s=1.0, wall_s=0.3))
     assert again.status == "wall_limit"
     assert _marked(mark) == []
 
