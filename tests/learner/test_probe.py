@@ -9,8 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from learner.kernels import kernels_by_hand
-from resd.learner.model import body
 from resd.learner.probe import packs
+from resd.learner.student import Student
 from resd.records import ResdError
 
 SHAPE = {
@@ -38,7 +38,7 @@ def make(kind: str) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 5  # as far from 0 as those of trained models
-    return body(model)
+    return Student(model)
 
 
 def choose(chosen: bool | None, kind: str) -> bool:

@@ -23,6 +23,7 @@ from resd.learner.optimizer import Optimizer, StepResult
 from resd.learner.parallel import ALONE, Ranks, collected, local, named_whole, release, shard, sum_gradients
 from resd.learner.probe import packs
 from resd.learner.scoring import Distillation, PolicyGradient
+from resd.learner.shell import Weights
 from resd.learner.student import Score, Student
 from resd.learner.teacher import Teacher
 from resd.learner.totals import Metrics, Totals, step_metrics, teacher_metrics
@@ -45,24 +46,34 @@ class Learner:
 
     `total_updates` is how many the run can have at most: what the learning rate's schedule is spread over.
     With several `ranks` each has a learner, and a call is one on every rank, with the same arguments; from
-    then on `model` and the teacher's hold this rank's shards. Models with adapters stay whole on each rank.
+    then on `model` and the teacher's hold this rank's shards. Models with adapters stay whole on each rank;
+    others may be shells, and get their `weights` here.
     """
 
     def __init__(
-        self, model: Any, teacher: Teacher, config: RunConfig, *, total_updates: int, ranks: Ranks = ALONE
+        self,
+        model: Any,
+        teacher: Teacher,
+        config: RunConfig,
+        *,
+        total_updates: int,
+        ranks: Ranks = ALONE,
+        weights: Weights | None = None,
     ) -> None:
         self.model, self.teacher, self.config, self.ranks = model, teacher, config, ranks
         self.student = Student(model)
-        self.device: torch.device = next(model.parameters()).device
+        self.device: torch.device = weights.device if weights else next(model.parameters()).device
         self.compute_dtype = resolve_dtype(config.compute_dtype, self.device)
-        self.packed = packs(config.optimizer.packing, self.student.body, self.device, self.compute_dtype)
-        # A window may end inside a prefix, which all that comes after it sees whole.
-        self.prefixed = self.packed and not has_windows(model)
         self.adapted = bool(adapted_layers(model))
         if ranks.shared and not self.adapted:
             sharding = partial(shard, device=self.device, compute_dtype=self.compute_dtype)
             sharding(self.student)
+            if weights:
+                weights.deal(model)
             teacher.shard(self.student, sharding)
+        self.packed = packs(config.optimizer.packing, self.student, self.device, self.compute_dtype)
+        # A window may end inside a prefix, which all that comes after it sees whole.
+        self.prefixed = self.packed and not has_windows(model)
         self.optimizer = Optimizer(model.parameters(), config.optimizer, total_steps=total_updates)
         large = self.device.type == "cuda" and model.num_parameters() > LARGE
         chosen = config.optimizer.activation_checkpointing

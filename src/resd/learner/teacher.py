@@ -14,6 +14,7 @@ from resd.generation.merging import adapted_layers, without_adapters
 from resd.learner.layout import Layout
 from resd.learner.lora import own_parameters, own_state
 from resd.learner.parallel import local, own_part
+from resd.learner.shell import fill
 from resd.learner.student import Student
 from resd.objectives.chunked import Projection
 
@@ -31,7 +32,10 @@ class Teacher(Protocol):
     network: Student
 
     def shard(self, student: Student, shard: Callable[[Student], None]) -> None:
-        """Shard what the teacher holds, as `student`, its student, already is."""
+        """Shard what the teacher holds, as `student`, its student, already is.
+
+        What has no weights yet takes those of the student.
+        """
         ...
 
     def projections(self, layout: Layout) -> list[Projection]:
@@ -94,6 +98,8 @@ class FrozenTeacher(LiveTeacher):
 
     def shard(self, student: Student, shard: Callable[[Student], None]) -> None:
         shard(self.network)
+        parts = dict(student.named_parameters())
+        fill(self.network, lambda name, _: parts[name].detach().clone())
 
     def state_dict(self) -> State:
         return {"model": own_state(self.model)}

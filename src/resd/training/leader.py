@@ -18,6 +18,7 @@ from resd.generation.engine import GenerationEngine
 from resd.learner.learner import Learner, State, Tokens
 from resd.learner.model import load_student, resolve_device
 from resd.learner.parallel import Ranks, deal, take_device
+from resd.learner.shell import Weights, read
 from resd.learner.teacher import make_teacher
 from resd.learner.totals import Metrics
 from resd.objectives.objective import Objective
@@ -30,21 +31,26 @@ Whose = Literal["weights", "teacher_weights"]
 
 @dataclass(frozen=True)
 class Start:
-    """All that makes a learner. `found` is the checkpoint that a run goes on from, which all ranks read."""
+    """All that makes a learner. `found` is the checkpoint that a run goes on from."""
 
     config: RunConfig
     found: Path | None
     updates: int
 
-    def load_model(self, ranks: Ranks) -> Any:
+    def load_model(self, ranks: Ranks) -> tuple[Any, Weights | None]:
+        """The student; a shell, and its weights, where it is to be sharded."""
         device = take_device(resolve_device(self.config.device), ranks)
-        return load_student(self.config, self.found, device)
+        if ranks.shared and self.config.lora.rank is None:
+            return read(lambda: load_student(self.config, self.found, "cpu"), device, ranks)
+        return load_student(self.config, self.found, device), None
 
-    def learner(self, model: Any, ranks: Ranks) -> Learner:
+    def learner(self, model: Any, ranks: Ranks, weights: Weights | None = None) -> Learner:
         teacher = make_teacher(_teacher(self.config), model)
-        learner = Learner(model, teacher, self.config, total_updates=self.updates, ranks=ranks)
+        learner = Learner(
+            model, teacher, self.config, total_updates=self.updates, ranks=ranks, weights=weights
+        )
         if self.found:
-            learner.load_state_dict(checkpoint.load_learner(self.found))
+            learner.load_state_dict(checkpoint.load_learner(self.found, mapped=ranks.shared))
         return learner
 
 

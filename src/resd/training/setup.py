@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from resd.context import prompts
 from resd.context.credit import Score
 from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.context.updater import ContextUpdater
-from resd.generation.decoder import Decoder, as_dtype, preferred_dtype
+from resd.generation.decoder import Decoder
 from resd.generation.engine import GenerationEngine
 from resd.generation.forward import text_config
 from resd.generation.vllm import Reference, VLLMEngine, forward_logprobs
@@ -37,6 +36,7 @@ from resd.learner.model import (
     weights_dtype,
 )
 from resd.learner.parallel import ALONE, Ranks
+from resd.learner.shell import blank
 from resd.records import ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
@@ -141,17 +141,17 @@ def saved_context(
 def make_learner(start: Start, ranks: Ranks) -> tuple[Learner, Any, Any]:
     """A rank's learner, and the student and the teacher that its engines decode with.
 
-    These are the learner's own modules, or copies where it holds only shards of them; vLLM, which has a copy
-    of its own, reads shards.
+    These are the learner's own modules, or, where it holds only shards, copies that wait for the first
+    weights; vLLM, which has a copy of its own, reads shards.
     """
-    model = start.load_model(ranks)
-    vllm = start.config.generation.engine == "vllm"
-    if not ranks.shared or start.config.lora.rank or vllm:
-        learner = start.learner(model, ranks)
+    model, weights = start.load_model(ranks)
+    if weights is None or start.config.generation.engine == "vllm":
+        learner = start.learner(model, ranks, weights)
         return learner, model, learner.teacher.model
-    student = as_dtype(model, preferred_dtype(model))
-    teacher = copy.deepcopy(student) if _has_author(start.config) else None
-    return start.learner(model, ranks), student, teacher
+    dtype = resolve_dtype("auto", weights.device)
+    student = blank(model, dtype, weights.device)
+    teacher = blank(model, dtype, weights.device) if _has_author(start.config) else None
+    return start.learner(model, ranks, weights), student, teacher
 
 
 def find_device(config: RunConfig) -> torch.device:
