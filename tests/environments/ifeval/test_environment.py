@@ -48,6 +48,15 @@ def test_verdicts(problem):
     json.dumps(full.details)
 
 
+def test_a_reply_without_end(problem):
+    """Checked 8 times, a reply of a million sentences would take ten seconds."""
+    verdict = IFEval().grade(problem, "a. " * 300_000)
+    assert (verdict.passed, verdict.details["followed_loosely"]) == (0, [False, False])
+    assert verdict.feedback == (
+        "2 of 2 instructions are not followed.\n- Write at most 100000 characters: the reply has 899999."
+    )
+
+
 def test_thinking_is_not_read(problem):
     response = Response("r", "<think>a, b, c, d, e</think>Five words without any comma.", (), (), "stop")
     assert IFEval().grade(problem, response).solved

@@ -4,7 +4,7 @@ A source is run beside a stand-in (see `replay`), in a process that never sees t
 known, which tells what calls the source makes; then, once the program has been asked those in a process that
 never sees the source, with what it returned. A source whose next calls depend on what it got is run again,
 until there are no new calls. Where a source without branches only compares calls with values, the second run
-is left out.
+is left out. What a program does to its arguments is not seen by tests.
 """
 
 from __future__ import annotations

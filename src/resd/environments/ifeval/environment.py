@@ -16,6 +16,7 @@ from resd.records import Problem, Response, Verdict
 
 REWARDS = ("pass_rate", "all_or_nothing")
 MAX_CHARACTERS = 2000
+MAX_REPLY = 100_000  # characters; a longer one follows nothing
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,17 @@ class IFEval:
         """
         instructions = instructions_of(problem)
         reply = answer_text(response)
-        found = [instruction.wrong(reply) for instruction in instructions]
+        if len(reply) > MAX_REPLY:
+            found = [f"Write at most {MAX_REPLY} characters: the reply has {len(reply)}."] * len(instructions)
+            reply = ""
+        else:
+            found = [instruction.wrong(reply) for instruction in instructions]
         followed = [not wrong for wrong in found]
-        attempts = variants(reply)
-        loosely = [any(not i.wrong(text) for text in attempts) for i in instructions]
+        others = variants(reply)[1:]
+        loosely = [
+            strictly or any(not instruction.wrong(text) for text in others)
+            for strictly, instruction in zip(followed, instructions, strict=True)
+        ]
         solved = all(followed)
         return Verdict(
             reward=float(solved) if self.reward == "all_or_nothing" else sum(followed) / len(followed),
@@ -92,4 +100,5 @@ def _feedback(response: Response | str, found: list[str]) -> str:
     title = f"{len(wrong)} of {len(found)} instructions are not followed"
     if not answer_text(response):
         return f"{title}: {why_unanswered(response, 'text')}"
-    return "\n".join([f"{title}.", *(f"- {sentence}" for sentence in wrong)])[:MAX_CHARACTERS]
+    lines = [f"- {sentence}" for sentence in dict.fromkeys(wrong)]
+    return "\n".join([f"{title}.", *lines])[:MAX_CHARACTERS]
