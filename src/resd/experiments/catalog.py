@@ -32,6 +32,13 @@ ALGORITHMS = Experiment(
     ),
     reference="resd",
     costs=True,
+    seen=(
+        "RESD ends at 22 times SDPO and 7.5 times SDPO+ss. With one try at each problem it learns as fast, "
+        "update by update, as the others with eight, and takes a fifth of GRPO's tokens to half of the "
+        "problems, its reflections and curations counted; from then on GRPO and RLSD get a little further. "
+        "Seconds are those of 24 runs that shared one GPU: reflecting and curating are rounds of decoding "
+        "of their own."
+    ),
 )
 
 SHOWN, LEARNED = "What the teacher is shown", "What is learned from, and how it is weighted"
@@ -62,6 +69,13 @@ ABLATIONS = Experiment(
             "SDPO with successes and weights",
             "neither of the two",
             SHOWN,
+        ),
+        Variant(
+            "neither_no_weights",
+            ("context.use_reflection=false", "context.use_playbook=false", "distillation.rebalance=false"),
+            "SDPO with successes, and solutions of earlier rounds",
+            "neither, no success weights",
+            LEARNED,
         ),
         Variant(
             "no_feedback",
@@ -114,6 +128,14 @@ ABLATIONS = Experiment(
         ),
     ),
     reference="resd",
+    seen=(
+        "The paper's ablation is not reproduced by this instrument. Apart from teachers that see a single "
+        "thing, only leaving out own successes costs anything beyond two standard errors; two parts seem to "
+        "cost something when they are there, but seeds are few and rows many. Reflection and playbook carry "
+        "the same few sentences, so that either can stand in for the other. Without both, weights and own "
+        "successes still take the model to 80 %, where SDPO+ss, which has neither success-rate weights nor "
+        "solutions of earlier rounds, ends at 11."
+    ),
 )
 
 EFFICIENCY = Experiment(
@@ -234,6 +256,14 @@ POISON = Experiment(
     lives=True,
     notes="A wrong lesson is one of the lab's seven that teach a violation. Rows are compared with the first "
     "of their group.",
+    seen=(
+        "With entries that keep their order and ids, and curation in small waves, wrong lessons cost "
+        "nothing that can be seen, even where every tenth curation adds one. Votes that can be trusted "
+        "remove them within four updates; where all tags are turned round, votes keep them for twelve and "
+        "measured credit for seven. Teachers that are shown proven entries alone are never shown a wrong "
+        "one. That runs with faults end a little higher than those without is within the spread of three "
+        "seeds: other lessons, other draws."
+    ),
 )
 
 POISON_ALONE = Experiment(
