@@ -108,6 +108,18 @@ def test_patience_ends_where_only_first_calls_return(sandbox, body):
     assert time.monotonic() - started < 3
 
 
+def test_large_values_are_all_compared(sandbox):
+    """More of them than one process may return: the rest come from processes of their own."""
+    wanted = [[0] * 300_000, *([n] * 300_000 for n in range(1, 5))]
+    task = Task("t", "p", "functional", tuple(Case([n], w) for n, w in enumerate(wanted)), 1.0, entry="f")
+    limits = Limits(cpu_s=1.0, output_bytes=10_000_000)
+    right = Judge(sandbox).judge(task, task.cases, compose("def f(n):\n    return [n] * 300_000"), limits)
+    assert all(outcome.passed for outcome in right)
+    wrong = compose("def f(n):\n    return [n] * 299_999 + [n != 3 and n]")
+    found = [outcome.status for outcome in Judge(sandbox).judge(task, task.cases, wrong, limits)]
+    assert found == ["passed"] * 3 + ["wrong", "passed"]
+
+
 def test_waiting_is_bounded_over_all_tests(sandbox):
     """Each test may wait for a little less than the limit, but not all of them."""
     task = Task("t", "p", "stdin", tuple(Case("", "a") for _ in range(20)), 1.0)
