@@ -63,6 +63,14 @@ def test_the_first_pattern_that_matches_wins(tmp_path: Path) -> None:
     assert len(load_rows("task", "train", tmp_path)) == 1
 
 
+def test_a_folder_with_one_file_is_that_file_unless_its_name_says_more(tmp_path: Path) -> None:
+    lines(tmp_path / "HumanEval.jsonl")
+    assert len(load_rows("task", "train", tmp_path)) == len(load_rows("task", "test", tmp_path)) == 2
+    lines(tmp_path / "more.jsonl")
+    with pytest.raises(ResdError, match="no file for split test"):
+        load_rows("task", "test", tmp_path)
+
+
 def test_prepared_copies_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESD_DATA", str(tmp_path))
     lines(tmp_path / "task" / "test.jsonl")

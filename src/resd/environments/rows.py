@@ -19,7 +19,7 @@ Row = dict[str, Any]
 Patterns = Mapping[str, Sequence[str]]
 SPLITS: Patterns = {
     "train": ("train.*", "*train*"),
-    "validation": ("validation.*", "val.*", "*val*"),
+    "validation": ("validation.*", "val.*", "*validation*", "*_val*"),
     "test": ("test.*", "*test*"),
 }
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -32,8 +32,9 @@ def load_rows(
 ) -> list[tuple[str, Row]]:
     """(id, row) for each row of a split, in the order of the file.
 
-    Of a folder, the files that `patterns` name for the split; of a file, the rows whose `split` field says
-    so, or all rows where they have none: such a file is every split. An id names file and row, so that one
+    Of a folder, the files that `patterns` name for the split; of a file, or a folder with one file that no
+    pattern names, the rows whose `split` field says so, or all rows where they have none: such a file is
+    every split. An id names file and row, so that one
     row has the same id in every split that it is in. Raises ResdError for what is not there.
     """
     if split not in patterns:
@@ -114,6 +115,9 @@ def _files(task: str, folder: Path, split: str, patterns: Patterns) -> list[Path
     for pattern in patterns[split]:
         if found := row_files(folder, pattern):
             return found
+    files = row_files(folder)
+    if len(files) == 1 and not any(row_files(folder, p) for each in patterns.values() for p in each):
+        return files
     looked = " or ".join(patterns[split])
     raise ResdError(
         f"{task}: {folder} has no file for split {split} ({looked}); give one that has, or divide what "
