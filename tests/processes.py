@@ -37,6 +37,7 @@ from resd.learner.parallel import ALONE, Ranks, joined, local, take_device
 from resd.learner.teacher import make_teacher
 from resd.objectives.objective import Objective
 from resd.records import Request, ResdError, Response, TrainingExample
+from resd.training import checkpoint
 from support import tiny_model
 
 # Processes forked from one that has imported what is slow to import, and never computed.
@@ -227,13 +228,15 @@ def learn(folder: Path, cases: dict[str, Case]) -> None:
             assert ranks.hear() is None
 
 
-def train(folder: Path, failing: int | None = None, killed: bool = False) -> None:
+def train(folder: Path, failing: int | None = None, killed: bool = False, saving: bool = False) -> None:
     """`resd train` of the toy run in `folder`, new or resumed.
 
-    Rank `failing` fails in its second update, or is killed there. How many requests a rank decodes is in
-    `<folder>/<rank>.decoded`, a line for each time.
+    Rank `failing` fails in its second update, or is killed there, or when its second checkpoint is written
+    and has no name yet. How many requests a rank decodes is in `<folder>/<rank>.decoded`, a line for each
+    time.
     """
     rank, update, submit = int(os.environ["RANK"]), Learner.update, Decoder.submit
+    sync, written = checkpoint._sync_tree, []
 
     def counted(self: Decoder, requests: Sequence[Request]) -> Iterator[Response]:
         with (folder / f"{rank}.decoded").open("a") as counts:
@@ -247,8 +250,16 @@ def train(folder: Path, failing: int | None = None, killed: bool = False) -> Non
             raise ResdError("the disk is full; make room")
         return update(self, *words)
 
+    def ends(root: Path) -> None:
+        written.append(root)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(root)
+
     Decoder.submit = counted  # type: ignore[method-assign]
-    if failing == rank:
+    if failing == rank and saving:
+        checkpoint._sync_tree = ends
+    elif failing == rank:
         Learner.update = fails  # type: ignore[method-assign]
     with toy.in_place():
         main(["train", str(folder / "toy.yaml"), "--resume"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from learner.kernels import varlen_by_hand
-from processes import BEGINNING, OBJECTIVES, examples
+from processes import BEGINNING, CASES, OBJECTIVES, Case, examples, make_learner
 from resd.config import OptimizerConfig, RunConfig, TeacherConfig
 from resd.learner import attention, probe
+from resd.learner.learner import Learner
 from resd.learner.parallel import ALONE, Ranks, joined, local
 from resd.training import leader, setup
 from resd.training.leader import Start
@@ -122,7 +124,57 @@ def _bytes(network: Any) -> int:
 
 
 def begin_together(folder: Path) -> None:
+    _together(lambda ranks: torch.save(begin(folder, ranks), folder / f"{ranks.rank}.pt"))
+
+
+# A teacher with weights of its own, one that has the student's, and one that waits in host memory.
+SAVED = {name: CASES[name] for name in ("distillation", "srpo, live", "offloaded")}
+
+
+def write_states(folder: Path, ranks: Ranks = ALONE) -> None:
+    """After an update of each case, a checkpoint's learner and, for comparison, all of it."""
+    for name, case in SAVED.items():
+        learner = make_learner(case, ranks)
+        learner.update(examples(case.count, 0, ()), OBJECTIVES[case.objective])
+        place = folder / f"{ranks.size}" / name
+        place.mkdir(parents=True, exist_ok=True)
+        learner.save(place)
+        _keep(learner, place / "expected.pt", ranks)
+
+
+def read_states(folder: Path, writers: list[int], ranks: Ranks = ALONE) -> None:
+    """Each of those, read by this number of processes, and written again."""
+    for name, case in readable(ranks.size).items():
+        for writer in writers:
+            learner, place = make_learner(case, ranks), folder / f"{writer}" / name
+            learner.load(place)
+            again = place / f"{ranks.size}"
+            again.mkdir(exist_ok=True)
+            learner.save(again)
+            _keep(learner, again / "expected.pt", ranks)
+
+
+def readable(size: int) -> dict[str, Case]:
+    """On a CPU a process alone takes tensors as they were read, whose memory cannot be given back."""
+    return {name: case for name, case in SAVED.items() if size > 1 or not case.offload}
+
+
+def _keep(learner: Learner, file: Path, ranks: Ranks) -> None:
+    state = learner.state_dict()
+    if ranks.rank == 0:
+        torch.save(state, file)
+
+
+def write_together(folder: Path) -> None:
+    _together(lambda ranks: write_states(folder, ranks))
+
+
+def read_together(folder: Path, writers: list[int]) -> None:
+    _together(lambda ranks: read_states(folder, writers, ranks))
+
+
+def _together(work: Callable[[Ranks], None]) -> None:
     with joined() as ranks:
-        torch.save(begin(folder, ranks), folder / f"{ranks.rank}.pt")
+        work(ranks)
         if ranks.rank:
             assert ranks.hear() is None

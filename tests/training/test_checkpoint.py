@@ -14,16 +14,20 @@ def write_model(folder: Path) -> None:
     (folder / "config.json").write_text("{}")
 
 
+def write_learner(folder: Path) -> None:
+    (folder / "learner.pt").write_text("moments")
+
+
 def save(root: Path, step: int, keep: int | None = None) -> Path:
     state = RunState(Progress(step, 1, 2, {"a": 0.1}, 3), {"playbooks": {}}, {"metrics.jsonl": 7})
-    return checkpoint.save(root, state, write_model, {"steps": step}, keep)
+    return checkpoint.save(root, state, write_model, write_learner, keep)
 
 
 def test_state_round_trip(tmp_path: Path) -> None:
     folder = save(tmp_path, 4)
     state = checkpoint.load_state(folder)
     assert state == RunState(Progress(4, 1, 2, {"a": 0.1}, 3), {"playbooks": {}}, {"metrics.jsonl": 7})
-    assert checkpoint.load_learner(folder) == {"steps": 4}
+    assert (folder / "state/learner.pt").read_text() == "moments"
 
 
 def test_only_the_newest_are_kept_by_number(tmp_path: Path) -> None:
@@ -46,7 +50,7 @@ def test_a_failed_save_leaves_the_last_one(tmp_path: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        checkpoint.save(tmp_path, RunState(Progress(2)), full_disk, {}, None)
+        checkpoint.save(tmp_path, RunState(Progress(2)), full_disk, write_learner, None)
     assert checkpoint.latest(tmp_path) == tmp_path / "1"
     save(tmp_path, 2, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["2"]

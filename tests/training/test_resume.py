@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import toy
+from resd.learner import saving
 from resd.records import ResdError
 from resd.training import checkpoint
 from resd.training.run_folder import flatten
@@ -97,7 +98,7 @@ def test_what_a_checkpoint_holds(uninterrupted: Path) -> None:
     state = checkpoint.load_state(newest)
     assert (state.progress.step, state.progress.batch, state.progress.evaluated) == (6, 3, 6)
     assert state.context is not None
-    assert set(checkpoint.load_learner(newest)) == {"optimizer", "teacher"}
+    assert set(saving.read(newest / "state")) == {"optimizer", "teacher"}
     assert not list(uninterrupted.rglob("*.partial"))
 
 
@@ -106,7 +107,7 @@ def test_the_teacher_and_the_student_have_moved(model: Path, uninterrupted: Path
 
     first = load_file(model / "model.safetensors")
     last = load_file(uninterrupted / "checkpoints/6/model.safetensors")
-    teacher = checkpoint.load_learner(uninterrupted / "checkpoints/6")["teacher"]["model"]
+    teacher = saving.read(uninterrupted / "checkpoints/6/state")["teacher"]["model"]
     name = "model.layers.0.mlp.up_proj.weight"
     student_moved = (last[name] - first[name]).norm()
     teacher_moved = (teacher[name] - first[name]).norm()

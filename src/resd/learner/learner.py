@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from resd.config import DistillationConfig, RunConfig, SRPOConfig
 from resd.generation.forward import has_windows
 from resd.generation.merging import adapted_layers
+from resd.learner import saving
 from resd.learner.attention import packing
 from resd.learner.layout import build_layout
 from resd.learner.lora import own_parameters, own_state
@@ -191,8 +193,7 @@ class Learner:
     @at_home
     def state_dict(self) -> State:
         """Optimizer, schedule, counters and teacher, likewise: the same for any number of ranks."""
-        state = {"optimizer": self.optimizer.state_dict(), "teacher": self.teacher.state_dict()}
-        collected = self._collected(state)
+        collected = self._collected(self._state())
         return on_host(collected) if self.config.optimizer.offload else collected
 
     def _collected(self, state: State) -> State:
@@ -203,6 +204,21 @@ class Learner:
         """A state from `state_dict`, of a run of any number of ranks. Read it on each."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.teacher.load_state_dict(state["teacher"])
+
+    @at_home
+    def save(self, folder: Path) -> None:
+        """Write that state, each rank its part of what is sharded."""
+        saving.write(self._state(), folder, self.ranks)
+
+    def load(self, folder: Path) -> None:
+        """Take the state that a run of any number of ranks has saved."""
+        saved = saving.read(folder, mapped=self.ranks.shared)
+        self.load_state_dict(saved)
+        with self.offload.home():
+            saving.read_shards(saved, folder, self._state())
+
+    def _state(self) -> State:
+        return {"optimizer": self.optimizer.state_dict(), "teacher": self.teacher.state_dict()}
 
     def _idle(self) -> list[Tensor]:
         """What is not needed between two updates: moments, and the teacher where nobody writes with it."""

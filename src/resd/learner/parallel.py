@@ -237,7 +237,12 @@ def collected(state: Any, ranks: Ranks, known: dict[int, Any] | None = None) -> 
 
 
 def own_part(full: Tensor, like: Tensor | None) -> Tensor:
-    """What this rank keeps of a whole tensor, where `like` is sharded. All ranks have read the same one."""
+    """What this rank keeps of a whole tensor, where `like` is sharded. All ranks have read the same one.
+
+    Of a tensor that is still to be read (`saving.read`), room for it.
+    """
+    if full.is_meta and like is not None:
+        return torch.empty_like(like.detach(), dtype=full.dtype)
     if not isinstance(like, DTensor) or full.shape != like.shape:
         return full
     return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -106,7 +106,7 @@ class FrozenTeacher(LiveTeacher):
 
     def load_state_dict(self, state: State) -> None:
         own = self.model.state_dict()
-        kept = {name: own_part(t, own.get(name)) for name, t in state["model"].items()}
+        kept = {name: own_part(t, own.get(name)) for name, t in state["model"].items() if not t.is_meta}
         self.model.load_state_dict(own | kept)
 
 

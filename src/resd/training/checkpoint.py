@@ -2,6 +2,7 @@
 
     checkpoints/12/          config.json, model.safetensors, tokenizer files
     checkpoints/12/state/    learner.pt (optimizer, teacher), state.json (cursor, context, journal lengths)
+    checkpoints/12/state/learner/    what of optimizer and teacher several processes held in shards
 
 A checkpoint is written to a hidden folder, synced, and renamed: one that has its name is complete.
 """
@@ -19,6 +20,7 @@ from typing import Any
 from resd.records import ResdError
 from resd.training.progress import Progress
 
+STATE = "state"
 MODEL_FILES = "config.json", "adapter_config.json"  # either makes a folder a model
 
 
@@ -43,17 +45,17 @@ def save(
     root: Path,
     state: RunState,
     write_model: Callable[[Path], None],
-    learner: Mapping[str, Any],
+    write_learner: Callable[[Path], None],
     keep: int | None,
 ) -> Path:
-    """Write `root/<step>`, then drop all but the `keep` newest. `write_model` fills a folder."""
-    import torch
+    """Write `root/<step>`, then drop all but the `keep` newest. `write_model` fills a folder, `write_learner`
+    the one for the rest."""
 
     def fill(folder: Path) -> None:
-        (folder / "state").mkdir()
+        (folder / STATE).mkdir()
         write_model(folder)
-        torch.save(dict(learner), folder / "state" / "learner.pt")
-        (folder / "state" / "state.json").write_text(state.to_json(), encoding="utf-8")
+        write_learner(folder / STATE)
+        (folder / STATE / "state.json").write_text(state.to_json(), encoding="utf-8")
 
     final = root / str(state.progress.step)
     write_folder(final, fill)
@@ -84,24 +86,15 @@ def latest(root: Path) -> Path | None:
 
 def holds_run(folder: Path) -> bool:
     """Whether a model folder is a checkpoint."""
-    return (folder / "state" / "state.json").is_file()
+    return (folder / STATE / "state.json").is_file()
 
 
 def load_state(checkpoint: Path) -> RunState:
     """Raises ResdError if the folder holds a model but no run."""
     try:
-        return RunState.from_json((checkpoint / "state" / "state.json").read_text(encoding="utf-8"))
+        return RunState.from_json((checkpoint / STATE / "state.json").read_text(encoding="utf-8"))
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ResdError(f"checkpoint {checkpoint}: state/state.json cannot be read ({error})") from error
-
-
-def load_learner(checkpoint: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Optimizer and teacher, on the CPU. `mapped` reads what is used, when it is used."""
-    import torch
-
-    path = checkpoint / "state" / "learner.pt"
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    return state
 
 
 def _prune(root: Path, keep: int | None) -> None:

@@ -83,10 +83,12 @@ def load_teacher(found: Path, dtype: torch.dtype) -> Any:
 
 
 def _teacher_weights(found: Path) -> Mapping[str, Any]:
-    state = found / "state"
+    from resd.learner import saving
+
+    state = found / checkpoint.STATE
     if not state.is_dir():
         raise ResdError(f"--teacher: {found} is no checkpoint of a run, and has no teacher")
-    weights: Mapping[str, Any] = checkpoint.load_learner(found, mapped=True)["teacher"].get("model", {})
+    weights: Mapping[str, Any] = saving.whole(state, "teacher").get("model", {})
     if not weights:
         raise ResdError(
             f"--teacher: the run of {found} keeps no weights for its teacher: it scores with those of the "

@@ -50,7 +50,7 @@ class Start:
             model, teacher, self.config, total_updates=self.updates, ranks=ranks, weights=weights
         )
         if self.found:
-            learner.load_state_dict(checkpoint.load_learner(self.found, mapped=ranks.shared))
+            learner.load(self.found / checkpoint.STATE)
         return learner
 
 
@@ -93,9 +93,8 @@ class Leader:
         state: State = self._everywhere("model_state")
         return state
 
-    def state_dict(self) -> State:
-        state: State = self._everywhere("state_dict")
-        return state
+    def save(self, folder: Path) -> None:
+        self._everywhere("save", folder)
 
     def memory(self) -> float:
         """Of rank 0, which also generates."""

@@ -185,7 +185,7 @@ class Stream:
         weights = self.learner.model_state()
         write_model = partial(save_model, self.learner.model, weights, self.tokenizer)
         root, keep = self.folder / "checkpoints", self.config.checkpoint.keep
-        return checkpoint.save(root, state, write_model, self.learner.state_dict(), keep)
+        return checkpoint.save(root, state, write_model, self.learner.save, keep)
 
     @property
     def acting(self) -> tuple[Algorithm, ContextUpdater | None]:

@@ -1,0 +1,79 @@
+"""Optimizer and teacher on the disk: sharded tensors are written, and read, by each rank for its own part.
+
+learner.pt    everything; of what was sharded, shapes alone
+learner/      that, as `torch.distributed.checkpoint` writes it: for any number of readers
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor
+
+from resd.learner.parallel import Ranks
+
+State = dict[str, Any]
+PLAIN, SHARDS = "learner.pt", "learner"
+
+
+def write(state: State, folder: Path, ranks: Ranks) -> None:
+    """Fill `folder` with a nested state. When rank 0 returns, all have written."""
+    if ranks.rank == 0:
+        torch.save(_mapped(state, _hollow), folder / PLAIN)
+    shards = {name: tensor for name, tensor in named(state) if isinstance(tensor, DTensor)}
+    if shards:
+        save(shards, checkpoint_id=folder / SHARDS, process_group=ranks.words)
+
+
+def read(folder: Path, *, mapped: bool = False) -> State:
+    """The state on the CPU; what is in shards is on no device. `mapped` reads what is used, when it is."""
+    state: State = torch.load(folder / PLAIN, map_location="cpu", weights_only=True, mmap=mapped)
+    return state
+
+
+def read_shards(saved: State, folder: Path, into: State) -> None:
+    """Of `saved`, a state from `read`, what is in shards, in place: this rank's parts, or all of a tensor."""
+    wanted = {name for name, tensor in named(saved) if tensor.is_meta}
+    if wanted:
+        tensors = {name: tensor for name, tensor in named(into) if name in wanted}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # each for itself, as is meant
+            load(tensors, checkpoint_id=folder / SHARDS, no_dist=True)
+
+
+def whole(folder: Path, part: str) -> State:
+    """`part` of the state in a folder, with whole tensors."""
+    saved = {part: read(folder, mapped=True)[part]}
+    state = _mapped(saved, lambda t: torch.empty_like(t, device="cpu") if t.is_meta else t)
+    read_shards(saved, folder, state)
+    found: State = state[part]
+    return found
+
+
+def named(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a nested state by their path."""
+    if isinstance(state, Tensor):
+        yield name, state
+    elif isinstance(state, dict | list):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from named(value, f"{name}/{key}" if name else str(key))
+
+
+def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(state, dict):
+        return {key: _mapped(value, change) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_mapped(value, change) for value in state]
+    return change(state) if isinstance(state, Tensor) else state
+
+
+def _hollow(tensor: Tensor) -> Tensor:
+    sharded = isinstance(tensor, DTensor)
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") if sharded else tensor
