@@ -16,7 +16,8 @@ PAGE, FOLDER = "experiments.md", "experiments"
 INTRODUCTION = """# Experiments
 
 The paper's comparisons, and some of our own, with the lab model on Manufactoria-HAS. This page and its
-figures are made by `resd experiment docs` from the results files beside them: no number is typed by hand.
+figures are made by `resd experiment docs` from the results files beside them: no number in a table or figure
+is typed by hand.
 
 **The lab model is a calibrated instrument and no evidence about real models.** What it can learn, and from
 what, was built in ([the lab model](lab-model.md)). What can be read here: whether the program does what it
