@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,3 +77,12 @@ def test_a_saved_state_is_whole_and_goes_on() -> None:
         learner.update(examples(seed=1), DISTILLATION)
     for (name, one), (_, other) in zip(third.weights(), second.weights(), strict=True):
         assert torch.equal(one, other), name
+
+
+def test_what_a_file_backs_stays(tmp_path: Path) -> None:
+    torch.save(torch.arange(4.0), tmp_path / "tensor.pt")
+    tensor = torch.load(tmp_path / "tensor.pt", mmap=True)
+    offload = Offload(lambda: [tensor])
+    with offload.home():
+        pass
+    assert torch.equal(tensor, torch.arange(4.0))

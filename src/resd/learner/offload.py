@@ -38,7 +38,9 @@ class Offload:
     def park(self) -> None:
         """Copy the storages to host memory, and free them."""
         storages = {storage._cdata: storage for storage in map(_storage, self._tensors())}
-        for position, storage in enumerate(s for s in storages.values() if s.nbytes()):
+        # What a checkpoint's file still backs, on a CPU, stays where it is.
+        movable = (s for s in storages.values() if s.nbytes() and s.resizable())
+        for position, storage in enumerate(movable):
             host = self._host(position, storage)
             host.copy_(_bytes(storage))
             storage.resize_(0)
