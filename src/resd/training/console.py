@@ -113,6 +113,7 @@ def update_cells(record: Record, updates: int) -> dict[str, str]:
     return {
         "update": f"{record.step}/{updates}",
         "batch": f"{(record.batch or 0) + 1}.{(record.round or 0) + 1}",
+        "switched": "yes" if metrics.get("training/switched") else "",
         "solved": _number(metrics.get("train/solved/mean"), "{:.3f}"),
         "tests": _number(metrics.get("train/test_cases/mean"), "{:.3f}"),
         "playbook": _number(metrics.get("playbook/total_bullets"), "{:.0f}"),
