@@ -244,3 +244,37 @@ def test_a_host_that_offers_too_little_is_refused(
     monkeypatch.setattr("resd.environments.sandbox.sandbox.LEVELS", {"strongest": (offered,)})
     with Sandbox(workers=1) as sandbox, pytest.raises(ResdError, match="cannot keep programs from"):
         sandbox.run(DOUBLE, "f", [[1]])
+
+
+# In a process of its own, which orphans are handed to: the helper that maps ids must not outlive a refusal.
+REFUSED = """
+import ctypes, os, sys, time
+sys.path.insert(0, {folder!r})
+from launcher import linux, namespaces
+
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+def refuse(flags):
+    raise PermissionError("no")
+
+linux.unshare = refuse
+if os.fork() == 0:
+    try:
+        namespaces._new_user()
+    except PermissionError:
+        os._exit(0)
+deadline, ended = time.monotonic() + 20, 0
+while ended < 2 and time.monotonic() < deadline:
+    ended += os.waitpid(-1, os.WNOHANG)[0] > 0
+    time.sleep(0.01)
+print(ended)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs a helper to map ids")
+def test_nobody_is_left_where_the_host_refuses_namespaces() -> None:
+    folder = str(Path(str(isolation_module.__file__)).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED.format(folder=folder)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "2"

@@ -48,6 +48,7 @@ def _new_user() -> None:
     start_r, start_w = os.pipe()
     helper = os.fork()  # two ids can only be mapped by one who stayed outside
     if helper == 0:
+        os.close(start_w)  # or it would wait for itself where its parent ends before it writes
         _map_for_parent(start_r)
     linux.unshare(linux.CLONE_NEWUSER)
     os.write(start_w, b"x")
@@ -60,7 +61,8 @@ def _new_user() -> None:
 
 def _map_for_parent(start: int) -> None:
     try:
-        os.read(start, 1)
+        if not os.read(start, 1):
+            os._exit(1)  # the parent is gone
         both = f"0 0 1\n{UNPRIVILEGED} {UNPRIVILEGED} 1"
         _write_maps(str(os.getppid()), both, both, deny_groups=False)
         os._exit(0)
