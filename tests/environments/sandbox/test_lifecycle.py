@@ -275,6 +275,10 @@ print(ended)
 def test_nobody_is_left_where_the_host_refuses_namespaces() -> None:
     folder = str(Path(str(isolation_module.__file__)).parent)
     done = subprocess.run(
-        [sys.executable, "-c", REFUSED.format(folder=folder)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", REFUSED.format(folder=folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     assert done.stdout.strip() == "2"
