@@ -102,6 +102,35 @@ def test_few_contrasts_and_the_least_known_entries() -> None:
     assert one.measure([], known) == one.measure(contrasts, []) == {}
 
 
+def test_the_budget_holds_whatever_the_contrasts() -> None:
+    teacher = Teacher()
+    one = meter(teacher, budget=1)
+    one.contrasts([attempt(name, text="bad") for name in "abc"], step=1)
+    contrasts = one.contrasts([attempt(name, solved=True, text="good") for name in "abc"], step=2)
+    assert len(contrasts) == 3
+    assert one.measure(contrasts, ENTRIES) == {"misc-00001": [pytest.approx(3.0)]}
+    assert len(teacher.asked) == 2 * 2
+
+
+def test_an_entry_without_room_has_no_credit() -> None:
+    """Not that of the words which stand around entries."""
+    one = meter(Teacher())
+    one._builder = replace(one._builder, max_tokens=20)
+    one.contrasts([attempt("p", text="bad")], step=1)
+    contrasts = one.contrasts([attempt("p", solved=True, text="good")], step=2)
+    one._score = lambda pairs: [len(prompt) * len(reply) for prompt, reply in pairs]
+    assert one.measure(contrasts, ENTRIES[:1]) == {"misc-00001": [0.0]}
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("-inf")])
+def test_what_is_not_finite_measures_nothing(broken: float) -> None:
+    one = meter(Teacher())
+    one.contrasts([attempt("p", text="bad")], step=1)
+    contrasts = one.contrasts([attempt("p", solved=True, text="good")], step=2)
+    one._score = lambda pairs: [-1.0, -1.0, broken, -1.0, -3.0, -1.0]
+    assert one.measure(contrasts, ENTRIES[:2]) == {"misc-00002": [-2.0]}
+
+
 def test_state_survives() -> None:
     first, second = meter(Teacher()), meter(Teacher())
     first.contrasts([attempt("p", text="bad")], step=1)

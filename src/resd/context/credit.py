@@ -16,10 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from typing import Any, Literal
+from math import isfinite, sqrt
+from typing import Literal
 
-from resd.chat import encode_prompt
 from resd.context.entries import Entry
 from resd.context.fitting import PromptBuilder
 from resd.context.seeding import derive_seed
@@ -62,8 +61,8 @@ def standing(entry: Entry) -> Standing:
 class CreditMeter:
     """Finds contrasts among the attempts at a batch, and measures entries by them.
 
-    Remembers the last failure at each problem of the batch in use. `budget` bounds how often an entry is
-    held against a contrast in one update; each time takes two scored responses.
+    Remembers the last failure at each problem of the batch in use. `budget` bounds how often an entry of a
+    playbook is held against a contrast in one update; each time takes two scored responses.
     """
 
     def __init__(self, builder: PromptBuilder, score: Score, budget: int, seed: int) -> None:
@@ -86,17 +85,23 @@ class CreditMeter:
         return found[:MAX_CONTRASTS]
 
     def measure(self, contrasts: Sequence[Contrast], entries: Sequence[Entry]) -> dict[str, list[float]]:
-        """Credits by entry id. Undecided entries come first, those measured least before others."""
+        """Credits by entry id. Undecided entries come first, those measured least before others.
+
+        Scores that are not finite measure nothing: no sum would ever recover from one.
+        """
         if not contrasts or not entries:
             return {}
-        count = max(1, self._budget // len(contrasts))
+        contrasts = contrasts[: self._budget]
+        count = self._budget // len(contrasts)
         chosen = sorted(entries, key=lambda entry: (standing(entry) != "open", entry.measured))[:count]
         pairs = [pair for contrast in contrasts for pair in self._pairs(contrast, chosen)]
         scores = self._score(pairs)
         preferences = [right - wrong for right, wrong in zip(scores[::2], scores[1::2], strict=True)]
         width = 1 + len(chosen)
         rows = [preferences[start : start + width] for start in range(0, len(preferences), width)]
-        return {entry.id: [row[1 + i] - row[0] for row in rows] for i, entry in enumerate(chosen)}
+        credits = {entry.id: [row[1 + i] - row[0] for row in rows] for i, entry in enumerate(chosen)}
+        finite = {id_: [value for value in values if isfinite(value)] for id_, values in credits.items()}
+        return {id_: values for id_, values in finite.items() if values}
 
     def state_dict(self) -> dict[str, list[int]]:
         """JSON-able."""
@@ -107,12 +112,6 @@ class CreditMeter:
 
     def _pairs(self, contrast: Contrast, entries: Sequence[Entry]) -> list[tuple[Tokens, Tokens]]:
         """The plain question first, then the question behind each entry; after each, solved and failed."""
-        prompts = [self._plain(contrast.problem), *(self._shown(contrast.problem, e) for e in entries)]
+        shown: list[Sequence[Entry]] = [(), *((entry,) for entry in entries)]
+        prompts = [self._builder.ask(contrast.problem, alone) for alone in shown]
         return [(prompt, reply) for prompt in prompts for reply in (contrast.solved, contrast.failed)]
-
-    def _plain(self, problem: Problem) -> Tokens:
-        builder: Any = self._builder
-        return encode_prompt(builder.tokenizer, problem.messages, thinking=builder.thinking)
-
-    def _shown(self, problem: Problem, entry: Entry) -> Tokens:
-        return self._builder.build("solve", {"problem": problem.question}, (entry,), problem.messages).ids

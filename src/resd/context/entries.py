@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 Tag = Literal["helpful", "harmful", "neutral"]
@@ -61,6 +61,15 @@ class Entry:
     def outweighed(self) -> bool:
         """It has done at least as much harm as good."""
         return 0 < self.harmful >= self.helpful
+
+    def credited(self, values: Sequence[float]) -> Entry:
+        """With these measurements booked."""
+        return replace(
+            self,
+            measured=self.measured + len(values),
+            credit=self.credit + sum(values),
+            credit_squares=self.credit_squares + sum(value * value for value in values),
+        )
 
 
 @dataclass(frozen=True, slots=True)

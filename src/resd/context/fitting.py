@@ -13,7 +13,7 @@ from resd.config import ContextConfig
 from resd.context.entries import Entry, render_entries
 from resd.context.prompts.base import PromptStyle, Role, SectionName, assemble
 from resd.context.retrieval import least_relevant_first
-from resd.records import Message
+from resd.records import Message, Problem
 
 # What gives way, and in this order: playbook entries, then the middle of each of these texts. The
 # instruction, the question and the assistant's header never do.
@@ -90,6 +90,14 @@ class PromptBuilder:
                 ids = encode(draft)
                 cut.append(name)
         return FittedPrompt(ids, self._text(role, draft), draft.entries, self._shown(role, draft), tuple(cut))
+
+    def ask(self, problem: Problem, entries: Sequence[Entry]) -> tuple[int, ...]:
+        """The question behind those entries; as it is, if there are none, or no room for any."""
+        if entries:
+            prompt = self.build("solve", {"problem": problem.question}, entries, problem.messages)
+            if prompt.entries:
+                return prompt.ids
+        return encode_prompt(self.tokenizer, problem.messages, thinking=self.thinking)
 
     def answer(self, response_text: str, *, remove_thinking: bool) -> str:
         """A response as prompts quote it: its answer, after the end of the thought unless that is removed.

@@ -194,13 +194,8 @@ class Playbook:
         )
 
     def _apply_credit(self, change: Change) -> None:
-        entry, values = self._entries[change["id"]], [float(value) for value in change["values"]]
-        self._entries[entry.id] = replace(
-            entry,
-            measured=entry.measured + len(values),
-            credit=entry.credit + sum(values),
-            credit_squares=entry.credit_squares + sum(value * value for value in values),
-        )
+        values = [float(value) for value in change["values"]]
+        self._entries[change["id"]] = self._entries[change["id"]].credited(values)
 
     def _apply_remove(self, change: Change) -> None:
         for entry_id in change["ids"]:

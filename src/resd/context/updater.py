@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from resd.chat import encode_prompt
 from resd.config import ContextConfig
 from resd.context.concise import frequency_triggers
 from resd.context.credit import CreditMeter, Score, standing
@@ -117,19 +116,11 @@ class ContextUpdater:
 
         Worded as for the teacher. The problem stays as it is: no other role sees this prompt.
         """
-        return self._asked(problem, self._snapshots.get(self._name(problem.id), ()))
+        return self._builder.ask(problem, self._snapshots.get(self._name(problem.id), ()))
 
     def held_out_prompt(self, problem: Problem) -> tuple[int, ...]:
         """Likewise, what a held-out rollout is asked: behind the playbook as the teacher is shown it now."""
-        return self._asked(problem, self.taught(problem.id))
-
-    def _asked(self, problem: Problem, entries: Sequence[Entry]) -> tuple[int, ...]:
-        builder = self._builder
-        if entries:
-            prompt = builder.build("solve", {"problem": problem.question}, entries, problem.messages)
-            if prompt.entries:
-                return prompt.ids
-        return encode_prompt(builder.tokenizer, problem.messages, thinking=builder.thinking)
+        return self._builder.ask(problem, self.taught(problem.id))
 
     def update(self, attempts: Sequence[Attempt], step: int) -> ContextUpdate:
         """Learn from graded attempts. Bad replies are counted in the metrics, never raised."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from resd.context.credit import standing
@@ -55,7 +55,7 @@ def wrong_lessons(changes: Iterable[Change], *, withheld: bool) -> WrongLessons:
             case {"op": "add", "id": id_, "section": section, "content": content} if is_wrong(content):
                 there[id_] = Entry(id_, section, content, created=found.updates)
             case {"op": "credit", "id": id_, "values": values} if id_ in there:
-                there[id_] = credited(there[id_], values)
+                there[id_] = there[id_].credited(values)
             case {"op": "remove", "ids": ids}:
                 gone = [there.pop(id_) for id_ in ids if id_ in there]
                 found.lives += [found.updates - entry.created for entry in gone]
@@ -66,14 +66,3 @@ def wrong_lessons(changes: Iterable[Change], *, withheld: bool) -> WrongLessons:
     found.left = len(there)
     found.lives += [found.updates - entry.created for entry in there.values()]
     return found
-
-
-def credited(entry: Entry, values: Iterable[float]) -> Entry:
-    """With these measurements booked."""
-    values = list(values)
-    return replace(
-        entry,
-        measured=entry.measured + len(values),
-        credit=entry.credit + sum(values),
-        credit_squares=entry.credit_squares + sum(value * value for value in values),
-    )
