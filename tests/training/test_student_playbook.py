@@ -118,6 +118,23 @@ def test_an_evaluation_takes_the_playbook_of_its_checkpoint(model: Path, tmp_pat
             setup.evaluate_model(stream.config)
 
 
+def test_an_evaluation_withholds_what_its_run_does(model: Path, tmp_path: Path) -> None:
+    """No entry of so short a run is proven: it shows none, and neither does the evaluation."""
+    context = {"style": "compact", "max_prompt_tokens": 2048, "credit": "measured", "probation": "withheld"}
+    changes = {"algorithm": "ace", "evaluation": {"samples": 2, "playbook": True}, "context": context}
+    stream = toy.build_toy(toy.toy_config(model, tmp_path / "run", **changes))
+    stream.train()
+    assert stream.context is not None
+    assert stream.context.playbook_for("").entries
+    config = stream.config.model_copy(update={"model": str(tmp_path / "run/checkpoints/6")})
+    with toy.in_place():
+        again = setup.evaluate_model(config)
+    last = journal.read(tmp_path / "run" / journal.METRICS)[-1]
+    assert again.metrics == {name: last[name] for name in again.metrics}
+    samples = journal.read(tmp_path / "run" / journal.EVALUATIONS / "6.jsonl")
+    assert [row["text"] for row in samples] == [a.response.text for a in again.attempts]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -125,7 +125,7 @@ def saved_context(
     """
     if not config.evaluation.playbook:
         return None
-    votes = config.context.model_copy(update={"credit": "votes", "probation": "shown"})
+    votes = config.context.model_copy(update={"credit": "votes"})  # nothing is measured
     fitted = fit_prompts(config.model_copy(update={"context": votes}), model)
     context, found = make_context(fitted, engine, tokenizer, None), Path(config.model)
     saved = checkpoint.load_state(found).context if checkpoint.holds_run(found) else None
