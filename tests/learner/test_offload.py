@@ -59,6 +59,24 @@ def test_nothing_is_held_between_updates_and_the_student_always_is() -> None:
     assert held(learner.model.parameters()) > 0
 
 
+def test_scores_leave_the_moments_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked for while an engine is awake, which has the rest of the GPU."""
+    learner = build(offloaded(config()))
+    learner.update(examples(), DISTILLATION)
+    moments = [t for state in learner.optimizer.adamw.state.values() for t in state.values() if t.dim()]
+    seen, teach = [], learner._teach
+
+    def watched(work: Any) -> Any:
+        seen.append((held(moments), held(learner.teacher.model.parameters()) > 0))
+        return teach(work)
+
+    monkeypatch.setattr(learner, "_teach", watched)
+    learner.score([((5, 6), (7, 1))])
+    learner.divergences(examples(), DISTILLATION)
+    assert len(seen) > 1
+    assert set(seen) == {(0, True)}
+
+
 def test_adapters_leave_the_weights_that_they_share() -> None:
     learner = build(offloaded(config(lora=LoRAConfig(rank=4))))
     learner.update(examples(), DISTILLATION)

@@ -334,6 +334,7 @@ def test_what_is_parked_is_not_there_while_replies_are_decoded() -> None:
     moved = BIG.standing["optimizer"] + BIG.standing["teacher"]
     assert parked.peaks["decoding"] == BIG.peaks["decoding"] - moved
     assert parked.peaks["update"] == BIG.peaks["update"]
-    writes = replace(BIG, choices=Choices(True, decoders=2, offload=True))
-    assert writes.learning["optimizer"] == BIG.standing["optimizer"]
-    assert "teacher" in writes.always
+    for busy in (Choices(True, decoders=2, offload=True), Choices(True, offload=True, measured=True)):
+        run = replace(BIG, choices=busy)
+        assert run.learning["optimizer"] == BIG.standing["optimizer"]
+        assert "teacher" in run.always

@@ -80,8 +80,10 @@ class Learner:
         large = self.device.type == "cuda" and model.num_parameters() > LARGE
         chosen = config.optimizer.activation_checkpointing
         self.checkpointing = large if chosen is None else chosen
-        self.offload = Offload(self._idle if config.optimizer.offload else tuple)
-        self.offload.park()
+        # Apart, because scores want the teacher while an engine that writes has the rest of the GPU.
+        self.idle_moments = Offload(self._moments if config.optimizer.offload else tuple)
+        self.idle_teacher = Offload(self._own_teacher if config.optimizer.offload else tuple)
+        self.idle_teacher.park()
 
     @property
     def version(self) -> int:
@@ -113,7 +115,6 @@ class Learner:
         metrics = totals.metrics() | step_metrics(result, len(trained), len(examples))
         return metrics | teacher_metrics(examples, routes, totals, objective)
 
-    @at_home
     @torch.no_grad()
     def divergences(self, examples: Sequence[TrainingExample], objective: Objective) -> list[list[float]]:
         """How far the teacher is from the student at each response token; none where nothing is distilled.
@@ -121,7 +122,7 @@ class Learner:
         Before weights of examples and tokens. On rank 0 alone where there are several.
         """
         found: dict[int, list[float]] = {}
-        with self._forwards():
+        with self.idle_teacher.home(), self._forwards():
             for one in (one for one in route(examples, objective) if one.distilled):
                 for work in self._works(examples, one, objective):
                     values = self._divergence(work, objective)  # of idle ones too: all ranks take part
@@ -132,7 +133,6 @@ class Learner:
         known = {index: values for part in parts for index, values in part.items()}
         return [known.get(index, []) for index in range(len(examples))]
 
-    @at_home
     @torch.no_grad()
     def score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
         """Log-probabilities of whole responses by the teacher, in nats, for `(prompt, response)` tokens.
@@ -142,7 +142,7 @@ class Learner:
         examples = [prompted(prompt, response) for prompt, response in pairs]
         everything = Route(list(range(len(examples))), with_teacher=True, distilled=True)
         sums = torch.zeros(len(examples), dtype=torch.float64, device=self.device)
-        with self._forwards():
+        with self.idle_teacher.home(), self._forwards():
             for work in self._works(examples, everything, Objective(distillation=DistillationConfig())):
                 with autocast(self.device, self.compute_dtype):
                     teacher = self._teach(work)
@@ -214,20 +214,28 @@ class Learner:
         """Take the state that a run of any number of ranks has saved."""
         saved = saving.read(folder, mapped=self.ranks.shared)
         self.load_state_dict(saved)
-        with self.offload.home():
+        with self.home():
             saving.read_shards(saved, folder, self._state())
 
     def _state(self) -> State:
         return {"optimizer": self.optimizer.state_dict(), "teacher": self.teacher.state_dict()}
 
-    def _idle(self) -> list[Tensor]:
-        """What is not needed between two updates: moments, and the teacher where nobody writes with it."""
-        moments = [t for state in self.optimizer.adamw.state.values() for t in state.values() if t.dim()]
+    @contextmanager
+    def home(self) -> Iterator[None]:
+        """All that is parked between two updates is where it is computed with."""
+        with self.idle_moments.home(), self.idle_teacher.home():
+            yield
+
+    def _moments(self) -> list[Tensor]:
+        return [t for state in self.optimizer.adamw.state.values() for t in state.values() if t.dim()]
+
+    def _own_teacher(self) -> list[Tensor]:
+        """What it does not share with the student; nothing where an engine writes with it."""
         if self.config.context.author == "teacher":
-            return moments
+            return []
         own = {local(p.detach()).untyped_storage()._cdata for p in self.model.parameters()}
         teacher = [local(p.detach()) for p in self.teacher.model.parameters()]
-        return moments + [p for p in teacher if p.untyped_storage()._cdata not in own]
+        return [p for p in teacher if p.untyped_storage()._cdata not in own]
 
     @contextmanager
     def _forwards(self) -> Iterator[None]:

@@ -63,11 +63,11 @@ class Offload:
 
 
 def at_home(method: Method) -> Method:
-    """A method that needs what its object's `offload` parks."""
+    """A method that needs all that its object parks: it runs within its `home`."""
 
     @wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self.offload.home():
+        with self.home():
             return method(self, *args, **kwargs)
 
     return cast(Method, wrapped)

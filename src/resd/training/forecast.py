@@ -84,9 +84,8 @@ class Choices:
     vllm: float | None = None  # its share of a GPU while it is awake; None: the embedded decoder
     bfloat16: bool | None = None  # compute dtype; None: where it is native
     checkpointing: bool | None = None
-    offload: bool = (
-        False  # moments, and a teacher that does not write, are on the host while replies are decoded
-    )
+    offload: bool = False  # moments, and an idle teacher, are on the host while replies are decoded
+    measured: bool = False  # credit: the teacher scores while an engine is awake
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,8 @@ class Forecast:
     def _parked(self) -> tuple[str, ...]:
         if not self.choices.offload:
             return ()
-        return ("optimizer", "teacher") if self.choices.decoders == 1 else ("optimizer",)
+        idle = self.choices.decoders == 1 and not self.choices.measured
+        return ("optimizer", "teacher") if idle else ("optimizer",)
 
     @property
     def peak(self) -> int:

@@ -168,6 +168,7 @@ def choices(config: RunConfig) -> Choices:
         bfloat16=None if config.compute_dtype == "auto" else config.compute_dtype == "bfloat16",
         checkpointing=config.optimizer.activation_checkpointing,
         offload=config.optimizer.offload,
+        measured=config.keeps_playbook and config.context.credit == "measured",
     )
 
 
