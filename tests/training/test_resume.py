@@ -5,14 +5,17 @@ import multiprocessing
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import toy
+from resd.context import credit
 from resd.learner import saving
 from resd.records import ResdError
-from resd.training import checkpoint
+from resd.training import checkpoint, journal
 from resd.training.run_folder import flatten
+from resd.training.stream import Stream
 from support import save_tiny
 
 # Processes forked from one that has imported what is slow to import, and never computed.
@@ -78,6 +81,58 @@ def test_killed_at_any_time_between(model: Path, uninterrupted: Path, tmp_path: 
         start(model, output, after=after)
     start(model, output)
     assert contents(output) == contents(uninterrupted)
+
+
+MEASURED = {"style": "compact", "max_prompt_tokens": 2048, "credit": "measured"}
+SWITCH = {"n": 3, "success": 0.25}
+PLAYBOOK = {"samples": 2, "playbook": True}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "context": MEASURED | {"author": "teacher"},
+            "switch": SWITCH | {"to": "srpo"},
+            "evaluation": PLAYBOOK,
+        },
+        {"context": MEASURED, "optimizer": {"learning_rate": 1e-2, "offload": True}, "evaluation": PLAYBOOK},
+        {"context": MEASURED | {"mode": "per_example"}, "switch": SWITCH | {"to": "rlsd"}},
+        {"context": MEASURED, "lora": {"rank": 2}},
+    ],
+    ids=["switch", "offload", "per_example", "lora"],
+)
+def test_lessons_measured_and_runs_switched_go_on_as_they_were(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """Stopped in the midst of updates, with failures that wait for their contrast."""
+    monkeypatch.setattr(credit, "MIN_CONTRASTS", 2)
+    monkeypatch.setattr(credit, "DECISIVE", 0.01)
+    sizes = {"stream": {"batch_size": 2, "updates_per_batch": 4}, "rollout": {"n": 4, "max_tokens": 12}}
+    rest = {"checkpoint": {"every_updates": 3}, "logging": {"token_losses": 2}}
+    for name, stops in (("whole", []), ("parts", [2, 5, 8])):
+        config = toy.toy_config(model, tmp_path / name, **sizes, **rest, **changes)
+        for stop in stops:
+            stopped(toy.build_toy(config, resume=True), stop)
+        toy.build_toy(config, resume=True).train()
+    rows = journal.read(tmp_path / "whole" / journal.METRICS)
+    assert sum(row.get("context/credits", 0) for row in rows) > 4
+    assert any(row.get("training/switched") for row in rows) == ("switch" in changes)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def stopped(stream: Stream, step: int) -> None:
+    """Train until the learner is about to make an update too many."""
+    update = stream.learner.update
+
+    def interrupted(*words: Any) -> Any:
+        if stream.progress.step == step:
+            raise KeyboardInterrupt
+        return update(*words)
+
+    stream.learner.update = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        stream.train()
 
 
 def test_a_finished_run_stays_as_it_is(model: Path, uninterrupted: Path) -> None:
