@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from context.fakes import CharTokenizer, attempt
 from resd.context.concise import removals
-from resd.context.credit import MAX_CONTRASTS, CreditMeter, Tokens, standing
+from resd.context.credit import MAX_CONTRASTS, CreditMeter, standing
 from resd.context.entries import Entry
 from resd.context.fitting import PromptBuilder
 from resd.context.playbook import Playbook, load_playbooks
@@ -57,8 +57,8 @@ def booked(values: list[float], **others: Any) -> Entry:
 
 
 def test_credit_is_the_change_of_preference() -> None:
-    one, teacher = meter(Teacher()), Teacher()
-    one._score = teacher
+    teacher = Teacher()
+    one = meter(teacher)
     assert one.contrasts([attempt("p", text="bad")], step=1) == []
     (contrast,) = one.contrasts([attempt("p", solved=True, text="good")], step=2)
     found = one.measure([contrast], ENTRIES)
@@ -206,18 +206,3 @@ def test_votes_do_not_remove_what_is_proven() -> None:
     useful = [replace(entry, helpful=20, last_used=10) for entry in rest]
     for method in ("staleness", "prioritized"):
         assert "misc-00001" not in removals([slandered, *useful], method, 10, 1)
-
-
-def test_types_of_tokens() -> None:
-    """What is scored are tuples, as the learner wants them."""
-    seen: list[tuple[Tokens, Tokens]] = []
-
-    def score(pairs: Any) -> list[float]:
-        seen.extend(pairs)
-        return [0.0] * len(pairs)
-
-    one = meter(Teacher())
-    one._score = score
-    one.contrasts([attempt("p", text="bad")], step=1)
-    one.measure(one.contrasts([attempt("p", solved=True)], step=2), ENTRIES[:1])
-    assert all(isinstance(part, tuple) for pair in seen for part in pair)
