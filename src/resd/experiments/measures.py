@@ -20,7 +20,7 @@ from resd.training import journal
 from resd.training.stream import Stream
 
 SAMPLES = 4  # tries at each problem when skills are measured
-HARDEST = 12  # problems
+HARDEST = 6  # problems
 DONE = "solved.jsonl"
 
 
