@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -75,12 +76,22 @@ def test_problems_that_are_done_are_not_worked_on_again(root: Path, monkeypatch:
         assert {**row, "seconds": 0} == {**whole[name], "seconds": 0}
 
 
-def test_skills_are_those_of_the_weights_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lab's report, asked of the run's own engine while it is awake."""
-    seen = []
+def test_skills_are_those_of_the_weights_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab's report, asked of the run's own awake engine about the first weights' failures."""
+    seen: list[tuple[Any, ...]] = []
     engine = toy.ScriptedWords(SimpleNamespace(awake=nullcontext))
-    monkeypatch.setattr(measures, "evaluate", lambda bench: seen.append(bench) or {"curator/exact": 1.0})
-    stream = SimpleNamespace(engine=engine, tokenizer="t")
+    monkeypatch.setattr(measures, "evaluate", lambda *words: seen.append(words) or {"curator/exact": 1.0})
+    monkeypatch.setattr(measures, "Manufactoria", lambda **options: toy.Letters())
+    samples = [("o", "test/h"), ("h", "test/h"), ("?", "test/d")]
+    rows = [
+        {"problem": problem, "sample": i, "text": text, "finish_reason": "stop"}
+        for i, (text, problem) in enumerate(samples)
+    ]
+    journal.write(tmp_path / "evaluations" / "0.jsonl", rows)
+    journal.write(tmp_path / "evaluations" / "4.jsonl", [])
+    stream = SimpleNamespace(engine=engine, tokenizer="t", folder=tmp_path)
     assert measures.skills(stream) == {"curator/exact": 1.0}  # type: ignore[arg-type]
-    (bench,) = seen
-    assert (bench.engine, bench.tokenizer, bench.environment.name) == (engine, "t", "manufactoria_has")
+    ((bench, failures),) = seen
+    assert (bench.engine, bench.tokenizer, bench.environment.name) == (engine, "t", "letters")
+    found = [(a.problem.id, a.sample, a.response.text, a.verdict.passed) for a in failures]
+    assert found == [("test/h", 0, "o", 1), ("test/d", 2, "?", 1)]

@@ -118,7 +118,7 @@ def test_skills_are_rows() -> None:
 
 def discovery(variant: str, seed: int, *firsts: int | None) -> dict[str, Any]:
     took = {
-        f"p{i}": {"first": first, "attempts": first or 256, "tokens": 1000, "seconds": 1.0}
+        f"p{i}": {"first": first, "attempts": first or 512, "tokens": 1000, "seconds": 1.0}
         for i, first in enumerate(firsts)
     }
     return {"variant": variant, "seed": seed, "made": 0, "discovery": took}
@@ -130,18 +130,18 @@ def test_hard_problems() -> None:
     found = results(
         experiment,
         counts,
-        discovery("best_of", 0, 256, None),
+        discovery("best_of", 0, 512, None),
         discovery("best_of", 1, None, 200),
-        discovery("sdpo", 0, 4, 64),
-        discovery("sdpo", 1, 17, 70),
+        discovery("sdpo", 0, 4, 128),
+        discovery("sdpo", 1, 33, 140),
     )
     ((_, table),) = tables(experiment, found)
     lines = {line[0]: line[1:] for line in rows(table)}
-    assert lines["variant"][1:4] == ["solved within 16, %", "solved within 64, %", "solved within 256, %"]
+    assert lines["variant"][1:4] == ["solved within 32, %", "solved within 128, %", "solved within 512, %"]
     assert lines["best of k"][:4] == ["2", "0 ± 0", "0 ± 0", "50 ± 0"]
-    # Mean attempts: 256 and 228 against 34 and 43.5.
+    # Mean attempts: 512 and 356 against 66 and 86.5.
     assert lines["self-distillation, sdpo"][1:4] == ["25 ± 25", "75 ± 25", "100 ± 0"]
-    assert lines["self-distillation, sdpo"][-3:] == ["39 ± 5", "-203 ± 19", "yes"]
+    assert lines["self-distillation, sdpo"][-3:] == ["76 ± 10", "-358 ± 88", "yes"]
     ((_, _, svg),) = figures(experiment, found)
     assert len(ET.fromstring(svg).findall("{http://www.w3.org/2000/svg}polyline")) == 2
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from resd.generation.decoder import Decoder
 from resd.generation.engine import generate
+from resd.generation.forward import cache_argument
 from resd.generation.lean import LeanStep
 from resd.records import Request, ResdError
 from support import tiny_model, tiny_tokenizer
@@ -282,3 +285,14 @@ def test_other_architectures(tokenizer: Any, kind: str, shared: int) -> None:
     for request, response in zip(asked, generate(decoder, asked), strict=True):
         expected = scored(model, request.prompt_ids, response.token_ids, 1.0)
         torch.testing.assert_close(torch.tensor(response.logprobs), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "gpt_neox"])
+def test_the_cache_has_the_name_that_the_model_knows(tokenizer: Any, kind: str) -> None:
+    """Both before and after transformers renames it: nothing that is on its way out is used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        generate(Decoder(small(kind), tokenizer), requests(prompts([3, 5])))
+    before = SimpleNamespace(forward=lambda input_ids, past_key_values=None: None)
+    after = SimpleNamespace(forward=lambda input_ids, cache=None: None)
+    assert [cache_argument(before), cache_argument(after)] == ["past_key_values", "cache"]

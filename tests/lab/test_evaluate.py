@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -115,6 +116,18 @@ def attentive(task: Task, parts: Parts) -> str:
     words = parts["playbook"] + parts["reflection"]
     told = {rule.name for text, rule in RULE_OF_TEXT.items() if text in words}
     return fenced(program(task, BAD_HABITS - told))
+
+
+def test_failures_may_be_those_of_another_model() -> None:
+    """One that never fails is still asked to reflect, curate and try again."""
+    flawless = Scripted(lambda task, parts: fenced(program(task)))
+    bench = Bench(flawless, TOKENIZER, 1, seed=0, environment=ENVIRONMENT)
+    others = [a for a in replace(bench, engine=Scripted(attentive)).attempts() if not a.verdict.solved]
+    metrics = evaluate(bench, others)
+    assert metrics["unconditioned/success"] == metrics["everything/success"] == 1.0
+    assert metrics["trial_copied"] == 0.0
+    assert metrics.keys() == measured(Scripted(attentive), samples=1).keys()
+    assert not {"everything/success", "reflector/parsed"} & evaluate(bench).keys()
 
 
 def test_success_is_that_of_the_programs_in_each_condition() -> None:

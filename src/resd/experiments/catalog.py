@@ -314,9 +314,11 @@ FORGETTING = Experiment(
     ),
     reference="resd",
     common=(WHOLE_STREAM,),
-    notes="After the whole stream. Skills are those of `resd lab evaluate`, on held-out problems. There is "
-    "no unrelated task to forget: the untrained lab model solves no problem of any other Manufactoria family "
-    "(none of 36 to 64 samples in each of ten).",
+    notes="After the whole stream. Skills are those of `resd lab evaluate`, on held-out problems: what is "
+    "reflected on, curated and tried again with help are failures of the untrained model, the same for "
+    "all, for a trained one hardly has any. There is no unrelated task to forget: the untrained lab "
+    "model solves no problem of any other Manufactoria family (none of 36 to 64 samples in each of "
+    "ten).",
 )
 
 BASELINES = Experiment(
@@ -400,10 +402,10 @@ TEST_TIME = Experiment(
     ),
     reference="best_of",
     common=("environment.options.states=[4,8]", "rollout.max_tokens=200"),
-    notes="Hard problems are made of long ones, whose programs have 4 to 8 states (the lab recipe has 2 to 6): "
-    "the six of these test problems with the fewest successes among 1,024 independent samples of the "
-    "untrained model (the variant `count`); ties go by id. No method sees those samples, and each begins "
-    "every problem with the untrained model.",
+    notes="Hard problems are made of long ones, whose programs have 4 to 8 states (the lab recipe has 2 to "
+    "6): the six of these test problems with the fewest successes among 1,024 independent samples of "
+    "the untrained model (the variant `count`); ties go by id. No method sees those samples, and each "
+    "begins every problem with the untrained model.",
 )
 
 EXPERIMENTS = (

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from resd.config import RunConfig
+from resd.environments.base import Environment
 from resd.environments.manufactoria import Manufactoria
 from resd.experiments.job import RESULT, read_json
 from resd.lab.evaluate import Bench as LabBench
 from resd.lab.evaluate import evaluate
-from resd.records import Problem, ResdError
+from resd.records import Attempt, Problem, ResdError, Response
 from resd.solve.bench import Bench, open_bench
 from resd.solve.discovery import count_successes, discover
 from resd.solve.effort import Effort
@@ -25,11 +26,26 @@ DONE = "solved.jsonl"
 
 
 def skills(stream: Stream) -> dict[str, float]:
-    """What `resd lab evaluate` says of the weights as they are, role by role."""
+    """What `resd lab evaluate` says of the weights as they are, role by role.
+
+    All models are shown the failures of the untrained one, from the run's first evaluation: their own would
+    be others, and few once they are good.
+    """
     environment = Manufactoria(family="has", prompt="compact")
     bench = LabBench(stream.engine, stream.tokenizer, SAMPLES, 0, environment)
     with stream.engine.awake():
-        return evaluate(bench)
+        return evaluate(bench, first_failures(stream.folder, environment))
+
+
+def first_failures(folder: Path, environment: Environment) -> list[Attempt]:
+    """Failed samples of the evaluation before a run's first update, graded again."""
+    problems = {problem.id: problem for problem in environment.problems("test")}
+    attempts = []
+    for row in journal.read(folder / journal.EVALUATIONS / "0.jsonl"):
+        response = Response("", row["text"], (), (), row["finish_reason"])
+        verdict = environment.grade(problems[row["problem"]], response)
+        attempts.append(Attempt(problems[row["problem"]], row["sample"], (), response, verdict))
+    return [attempt for attempt in attempts if not attempt.verdict.solved]
 
 
 def solve(job: Mapping[str, Any], config: RunConfig, folder: Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class PreallocatedCache(Cache):  # type: ignore[misc]
-    """What models take as `past_key_values`, for `rows` sequences of at most `capacity` tokens."""
+    """What models take as their cache, for `rows` sequences of at most `capacity` tokens."""
 
     def __init__(self, layers: int, rows: int, capacity: int) -> None:
         super().__init__(layers=[PreallocatedLayer(rows, capacity) for _ in range(layers)])

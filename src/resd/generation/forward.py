@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -103,9 +104,9 @@ class BatchForward:
                 input_ids=ids,
                 position_ids=positions,
                 attention_mask=mask,
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{cache_argument(self.model): cache},
             )
         logits: Tensor = output.logits[:, -1]
         return logits
@@ -118,6 +119,11 @@ def slices(widths: Sequence[int], limit: int = PREFILL_TOKENS) -> Iterator[slice
         if end == len(widths) or widths[end] * (end + 1 - start) > limit:
             yield slice(start, end)
             start = end
+
+
+def cache_argument(model: Any) -> str:
+    """How the model's forward calls its cache: transformers renames `past_key_values` from 5.24 to 5.40."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def text_config(model: Any) -> Any:

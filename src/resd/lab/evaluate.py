@@ -99,14 +99,16 @@ class Bench:
         return generate(self.engine, [ask.request for ask in asks])
 
 
-def evaluate(bench: Bench) -> dict[str, float]:
+def evaluate(bench: Bench, failures: Sequence[Attempt] | None = None) -> dict[str, float]:
     """All metrics, by name: success of programs per condition, then the three roles of the context engine.
 
-    What nothing was measured on is left out: second tries of a model that never fails, say.
+    `failures` are reflected on and tried again: by default the model's own, of which a better one has fewer
+    and others. To compare models, give them the same. What nothing was measured on is left out.
     """
     random = Random(bench.seed)
     attempts = bench.attempts()
-    failures = [attempt for attempt in attempts if not attempt.verdict.solved]
+    if failures is None:
+        failures = [attempt for attempt in attempts if not attempt.verdict.solved]
     reflections = [
         parse_reflection(reply.text, ())
         for reply in bench.ask([bench.asker.reflect(attempt, ()) for attempt in failures])
