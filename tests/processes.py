@@ -265,12 +265,18 @@ def train(folder: Path, failing: int | None = None, killed: bool = False, saving
         main(["train", str(folder / "toy.yaml"), "--resume"])
 
 
+# Rounding decides which ratios near a limit are clipped: in bfloat16 a second update's norm is off by 8 %.
+NORM = "actor/grad_norm"
+
+
 def compare(ranks: list[Any], expected: Any, rough: float) -> None:
     """What `two_updates` made on each rank with what it made in one process, to a relative error."""
     for made in ranks:
         assert made["version"] == expected["version"]
         for ours, theirs in zip(made["metrics"], expected["metrics"], strict=True):
-            assert ours == pytest.approx(theirs, rel=rough, abs=1e-7 + rough / 10, nan_ok=True)
+            near = pytest.approx({**theirs, NORM: 0.0}, rel=rough, abs=1e-7 + rough / 10, nan_ok=True)
+            assert {**ours, NORM: 0.0} == near
+            assert ours.get(NORM, 0.0) == pytest.approx(theirs.get(NORM, 0.0), rel=5 * rough, nan_ok=True)
         assert_close(made["weights"], expected["weights"], rough)
     for saved in ("model", "learner"):
         assert_close(ranks[0][saved], expected[saved], rough)
