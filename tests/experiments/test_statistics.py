@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resd.experiments.statistics import Estimate, area, crossing, estimate, paired, spent
+from resd.experiments.statistics import Estimate, area, attempts_for, crossing, estimate, paired, spent
 
 SHARES = st.lists(st.integers(0, 100), min_size=2, max_size=12)
 
@@ -82,3 +82,10 @@ def test_what_is_spent_grows_evenly_within_an_update(costs: list[float], updates
     else:
         wanted = np.interp(updates, range(len(costs) + 1), np.cumsum([0.0, *costs]))
         assert found == pytest.approx(wanted, abs=1e-6)
+
+
+@given(st.lists(st.none() | st.integers(1, 12), min_size=1, max_size=9), st.data())
+def test_attempts_are_counted_until_a_share_is_solved(firsts: list[int | None], data: st.DataObject) -> None:
+    share = data.draw(st.integers(1, len(firsts))) / len(firsts)
+    solved = [sum(first is not None and first <= n for first in firsts) / len(firsts) for n in range(13)]
+    assert attempts_for(firsts, share) == next((n for n, found in enumerate(solved) if found >= share), None)

@@ -135,13 +135,17 @@ def test_hard_problems() -> None:
         discovery("sdpo", 0, 4, 128),
         discovery("sdpo", 1, 33, 140),
     )
-    ((_, table),) = tables(experiment, found)
+    (_, table), (heading, pace) = tables(experiment, found)
     lines = {line[0]: line[1:] for line in rows(table)}
     assert lines["variant"][1:4] == ["solved within 32, %", "solved within 128, %", "solved within 512, %"]
     assert lines["best of k"][:4] == ["2", "0 ± 0", "0 ± 0", "50 ± 0"]
     # Mean attempts: 512 and 356 against 66 and 86.5.
     assert lines["self-distillation, sdpo"][1:4] == ["25 ± 25", "75 ± 25", "100 ± 0"]
     assert lines["self-distillation, sdpo"][-3:] == ["76 ± 10", "-358 ± 88", "yes"]
+    assert heading == "Attempts until 50% are solved, as by best of k in the end"
+    paces = {line[0]: line[1:] for line in rows(pace)}
+    assert paces["best of k"] == ["512", "1.00"]
+    assert paces["self-distillation, sdpo"] == ["33", "0.06"]
     ((_, _, svg),) = figures(experiment, found)
     assert len(ET.fromstring(svg).findall("{http://www.w3.org/2000/svg}polyline")) == 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import sqrt
+from math import ceil, sqrt
 from statistics import fmean, stdev
 
 Points = Sequence[tuple[float, float]]
@@ -71,3 +71,14 @@ def spent(costs: Sequence[float], updates: float) -> float | None:
     if whole + (part > 0) > len(costs):
         return None
     return sum(costs[:whole]) + (part * costs[whole] if part else 0.0)
+
+
+def attempts_for(firsts: Iterable[int | None], share: float) -> int | None:
+    """The fewest attempts within which this share of all problems is solved; None where it never is.
+
+    `firsts` are the attempts that solved each, None for none.
+    """
+    firsts = list(firsts)
+    needed = max(1, ceil(share * len(firsts) - 1e-9))
+    solved = sorted(first for first in firsts if first is not None)
+    return solved[needed - 1] if needed <= len(solved) else None

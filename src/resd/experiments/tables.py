@@ -9,7 +9,7 @@ from resd.experiments import readings
 from resd.experiments.definition import Experiment
 from resd.experiments.readings import Reading, Run
 from resd.experiments.results import Results
-from resd.experiments.statistics import Estimate, estimate, paired
+from resd.experiments.statistics import Estimate, attempts_for, estimate, paired
 
 NOTHING = "\N{EN DASH}"
 NOT_REACHED = "not reached"
@@ -76,7 +76,7 @@ WRONG = (
 def tables(experiment: Experiment, results: Results) -> list[tuple[str, str]]:
     """(heading, markdown) of each table; "" for a heading that goes without saying."""
     if any("discovery" in run for run in results.runs):
-        return [("", discovery_table(experiment, results))]
+        return [("", discovery_table(experiment, results)), pace_table(experiment, results)]
     found = [
         (group, group_table(results, names, reference_of(experiment, results, names), RESULTS, FINAL))
         for group, names in with_reference(experiment, results)
@@ -157,7 +157,7 @@ def plain_table(results: Results, columns: Sequence[Column]) -> str:
 
 def discovery_table(experiment: Experiment, results: Results) -> str:
     """Hard problems: the share solved within a sixteenth, a quarter, and all of the attempts."""
-    names = [name for name in results.variants if any("discovery" in run for run in results.of(name))]
+    names = discovering(results)
     most = max(int(results.variants[name]["budget"]) for name in names)
     solved = [
         Column(f"solved within {n}, %", readings.solved_within(n), 100, 0)
@@ -166,6 +166,30 @@ def discovery_table(experiment: Experiment, results: Results) -> str:
     attempts = Column("attempts", readings.attempts_needed, digits=0)
     columns = [*solved, Column("thousand tokens", readings.tokens_needed, 1e-3, 1), attempts]
     return group_table(results, names, reference_of(experiment, results, names), columns, attempts)
+
+
+def pace_table(experiment: Experiment, results: Results) -> tuple[str, str]:
+    """Heading and table: in how many attempts each method has solved as much as the reference in all of its.
+
+    Over the problems of all seeds together.
+    """
+    names = discovering(results)
+    reference = reference_of(experiment, results, names)
+    firsts = {name: [n for run in results.of(name) for n in readings.first_successes(run)] for name in names}
+    share = sum(n is not None for n in firsts[reference]) / len(firsts[reference])
+    pace = {name: attempts_for(firsts[name], share) for name in names}
+    slowest = pace[reference] or 1
+    rows = [
+        [label(results, name), f"{n:,}" if n else NOT_REACHED, f"{n / slowest:.2f}" if n else NOTHING]
+        for name, n in pace.items()
+    ]
+    heading = f"Attempts until {share:.0%} are solved, as by {label(results, reference)} in the end"
+    return heading, markdown(["variant", "attempts", "share of the reference's"], rows)
+
+
+def discovering(results: Results) -> list[str]:
+    """The variants that worked on hard problems."""
+    return [name for name in results.variants if any("discovery" in run for run in results.of(name))]
 
 
 def label(results: Results, name: str) -> str:
