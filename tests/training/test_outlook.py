@@ -57,7 +57,7 @@ def test_the_workload_of_a_configuration(tmp_path: Path) -> None:
     assert (work.samples, work.updates, work.evaluations) == (40, 4, 3)
     plan = make_plan(config, 64, 10)
     small = workload(config, plan, 201, run.shape.__class__(**{**vars(run.shape), "positions": 3000}))
-    assert small.teacher_prompt == 3000 - 1024
+    assert (small.context_prompt, small.teacher_prompt) == (3000 - 1024, 3000 - 2000)
 
 
 @pytest.mark.parametrize(

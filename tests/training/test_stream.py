@@ -10,7 +10,7 @@ import torch
 
 import toy
 from resd.config import RunConfig
-from resd.records import ResdError
+from resd.records import Attempt, ResdError, Response, Verdict
 from resd.training import journal
 from resd.training.console import Lines, LiveTable, columns, summary_table
 from resd.training.plan import make_plan
@@ -278,3 +278,26 @@ def test_prompts_leave_room_for_replies(model: Path, tmp_path: Path) -> None:
     too_long = words | {"max_reflection_tokens": 4096}
     with pytest.raises(ResdError, match="4096 positions"):
         toy.build_toy(toy.toy_config(model, tmp_path / "none", context=too_long))
+
+
+@pytest.mark.parametrize("algorithm", ["resd", "sdpo"])
+def test_teacher_prompts_leave_room_for_responses(model: Path, tmp_path: Path, algorithm: str) -> None:
+    """A response of 3,996 tokens leaves 100 of the model's 4,096 positions, however much there is to show."""
+    config = toy.toy_config(
+        model,
+        tmp_path / "run",
+        algorithm=algorithm,
+        context={"style": "compact", "max_prompt_tokens": 8192},
+        rollout={"n": 1, "max_tokens": 3996},
+    )
+    run = toy.build_toy(config)
+    problem = run.environment.problems("train")[0]
+    response = Response("", "word " * 3000, (7,) * 3996, (0.0,) * 3996, "length")
+    attempt = Attempt(problem, 0, (5,), response, Verdict(0.0, 0, 2, "Passed 0 of 2 tests."))
+    update = run.context.update([attempt], 1) if run.context else None
+    (prompt,) = run.algorithm.teacher_prompts([attempt], update)
+    assert prompt is not None
+    assert 90 < len(prompt.ids) <= 100
+    assert "trial" in prompt.dropped
+    with pytest.raises(ResdError, match=r"rollout\.max_tokens: responses of 4096 tokens leave no room"):
+        toy.build_toy(toy.toy_config(model, tmp_path / "none", rollout={"n": 1, "max_tokens": 4096}))

@@ -90,11 +90,12 @@ class SelfDistill:
     def __init__(self, bench: Bench, problem: Problem, seed: int) -> None:
         assert bench.learner is not None, "self_distill needs a learner"
         self.bench, self.learner, self.problem, self.seed = bench, bench.learner, problem, seed
-        config = setup.fit_prompts(bench.config.model_copy(update={"seed": seed}), bench.model)
+        config = bench.config.model_copy(update={"seed": seed})
+        fitted, taught = (fit(config, bench.model) for fit in (setup.fit_prompts, setup.fit_teacher_prompts))
         self.context = setup.make_context(
-            config, bench.author or bench.engine, bench.tokenizer, self.learner.score
+            fitted, bench.author or bench.engine, bench.tokenizer, self.learner.score
         )
-        self.algorithm = setup.make_algorithm(config, bench.tokenizer, self.context)
+        self.algorithm = setup.make_algorithm(taught, bench.tokenizer, self.context)
         self.done = self.rounds = 0
 
     def attempt(self, count: int) -> list[Attempt]:

@@ -138,13 +138,14 @@ def workload(config: RunConfig, plan: Plan, prompt: int, shape: ModelShape) -> W
     engine = config.keeps_playbook
     reply = max(context.max_reflection_tokens, context.max_curation_tokens) if engine else 0
     longest_prompt = max(1, min(context.max_prompt_tokens, shape.positions - reply))
+    longest_taught = max(1, min(context.max_prompt_tokens, shape.positions - config.rollout.max_tokens))
     most = attempts if context.max_curations is None else min(attempts, context.max_curations)
     return Workload(
         attempts=attempts,
         prompt=prompt,
         reply=config.rollout.max_tokens,
         longest=config.rollout.max_tokens,
-        teacher_prompt=longest_prompt if config.has_teacher else 0,
+        teacher_prompt=longest_taught if config.has_teacher else 0,
         reflections=attempts if engine else 0,
         reflection=context.max_reflection_tokens,
         curations=most if engine else 0,

@@ -75,6 +75,7 @@ def build(
     written = make_author(teacher, tokenizer, config)
     author = _spread(written, "teacher_weights", config, ranks) if written else None
     context = make_context(fit_prompts(config, model), author or engine, tokenizer, learner.score)
+    taught = fit_teacher_prompts(config, model)
     if context and state.context:
         context.load_state_dict(state.context)
     open_folder(folder, config)
@@ -90,8 +91,8 @@ def build(
         engine=engine,
         author=author,
         context=context,
-        algorithm=make_algorithm(config, tokenizer, context),
-        successor=make_successor(config, tokenizer),
+        algorithm=make_algorithm(taught, tokenizer, context),
+        successor=make_successor(taught, tokenizer),
         learner=learner,
         sinks=[
             *make_sinks(folder, config.logging, config.model_dump(mode="json")),
@@ -216,9 +217,23 @@ def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
             "positions; lower max_reflection_tokens and max_curation_tokens"
             + (", and rollout.max_tokens" if rollout else "")
         )
-    return config.model_copy(
-        update={"context": context.model_copy(update={"max_prompt_tokens": positions - reply})}
-    )
+    return _with_prompts_of(config, positions - reply)
+
+
+def fit_teacher_prompts(config: RunConfig, model: Any) -> RunConfig:
+    """Teacher prompts no longer than leaves room for the responses that are scored, in the model's positions.
+
+    Raises ResdError for no room.
+    """
+    positions, response = int(text_config(model).max_position_embeddings), config.rollout.max_tokens
+    if not config.has_teacher or config.context.max_prompt_tokens + response <= positions:
+        return config
+    if positions <= response:
+        raise ResdError(
+            f"rollout.max_tokens: responses of {response} tokens leave no room for a teacher prompt in the "
+            f"model's {positions} positions; lower it"
+        )
+    return _with_prompts_of(config, positions - response)
 
 
 def longest_sequence(config: RunConfig, model: Any) -> int:
@@ -264,6 +279,12 @@ def make_successor(config: RunConfig, tokenizer: Any) -> Algorithm | None:
     if config.switch.to is None:
         return None
     return make_algorithm(config.model_copy(update={"algorithm": config.switch.to}), tokenizer, None)
+
+
+def _with_prompts_of(config: RunConfig, tokens: int) -> RunConfig:
+    return config.model_copy(
+        update={"context": config.context.model_copy(update={"max_prompt_tokens": tokens})}
+    )
 
 
 def _spread(engine: GenerationEngine, whose: Whose, config: RunConfig, ranks: Ranks) -> GenerationEngine:
