@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 from resd.experiments import page
 from resd.experiments.catalog import EXPERIMENTS, find
 from resd.experiments.definition import Experiment
-from resd.experiments.figures import figures
+from resd.experiments.figures import colors_of, figures
 from resd.experiments.results import Results, described, load, save
 from resd.experiments.tables import NOTHING, tables
 from resd.records import ResdError
@@ -46,6 +46,17 @@ ALGORITHMS = results(
 )
 
 
+SETTINGS = results(
+    find("settings"),
+    run("resd", 0, 0.0, 0.4, 0.8),
+    run("resd", 1, 0.0, 0.4, 0.8),
+    run("alpha_0", 0, 0.0, 0.1, 0.2),
+    run("alpha_0", 1, 0.0, 0.1, 0.4),
+    run("max_entries_4", 0, 0.0, 0.1, 0.9),
+    run("max_entries_4", 1, 0.0, 0.1, 0.9),
+)
+
+
 def test_the_table_of_results() -> None:
     (_, main), (_, costs) = tables(find("algorithms"), ALGORITHMS)
     headings, *lines = rows(main)
@@ -59,7 +70,8 @@ def test_the_table_of_results() -> None:
     headings, *lines = rows(costs)
     by_name = {line[0]: line[1:] for line in lines}
     assert headings[1] == "rollouts to 50 %"
-    assert by_name["resd"] == ["42 ± 8", "0 ± 0", "8 ± 2", "1 ± 0", "16 ± 0"]
+    assert by_name["resd"] == ["42 ± 8", "0 ± 0", "1 (1 of 2)", "8 ± 2", "1 ± 0", "16 ± 0"]
+    assert headings[2:5] == ["thousand tokens to 50 %", "to 90 %", "seconds to 50 %"], "nobody came to 95 %"
     assert by_name["grpo, n=8"][0] == "25 (1 of 2)"
 
 
@@ -71,22 +83,28 @@ def test_one_seed_has_no_error_and_no_verdict() -> None:
     assert line[-2:] == ["-70.0", "one seed"]
 
 
-def test_each_group_is_compared_with_its_own_reference() -> None:
-    lessons = {"updates": 8, "added": 3, "left": 1, "lives": [2, 3, 4], "updates_shown": 4, "shown": 9}
+def test_rows_of_all_groups_are_compared_with_one_reference() -> None:
+    lessons = {"updates": 8, "added": 3, "left": 1, "lives": [2, 3, 7], "updates_shown": 4, "shown": 9}
+    none_left = {**lessons, "added": 0, "left": 0, "lives": []}
     poison = results(
         find("poison"),
         run("clean_votes", 0, 0.0, 0.4, 0.9),
         run("reversed_votes", 0, 0.0, 0.1, 0.2, wrong_lessons=lessons),
-        run("reversed_measured", 0, 0.0, 0.4, 0.8, wrong_lessons={**lessons, "lives": []}),
+        run("reversed_measured", 0, 0.0, 0.4, 0.8, wrong_lessons=none_left),
     )
-    (clean, _), (group, table), (heading, wrong) = tables(find("poison"), poison)
-    assert (clean, heading) == ("No faults", "Wrong lessons")
+    (group, table), (heading, wrong) = tables(find("poison"), poison)
+    assert heading == "Wrong lessons"
     assert group == "10 % wrong lessons, and all of the tags turned round"
-    assert rows(table)[0][-2] == "difference from votes"
-    assert rows(table)[2][0] == "measured"
-    assert rows(table)[2][-2] == "+60.0"
+    assert [row[0] for row in rows(table)] == ["variant", "votes, no faults", "votes", "measured"]
+    assert [row[-2] for row in rows(table)] == [
+        "difference from votes, no faults",
+        NOTHING,
+        "-70.0",
+        "-10.0",
+    ]
     lines = {(line[0], line[1]): line[2:] for line in rows(wrong)}
-    assert lines[group, "votes"] == ["3.0", "1.0", "3.0", "50"]
+    # The last life is that of the one that is left.
+    assert lines[group, "votes"] == ["3.0", "1.0", "2.5", "50"]
     assert lines[group, "measured"][2] == NOTHING
 
 
@@ -166,6 +184,25 @@ def test_figures_stand_for_themselves() -> None:
         assert svg.count("http") == 1
 
 
+def test_a_forest_shows_each_difference_with_two_standard_errors() -> None:
+    (_, _, svg) = next(iter(figures(find("settings"), SETTINGS)))
+    tree = ET.fromstring(svg)
+    tips = [e.text for e in tree.iter() if e.tag.endswith("title")]
+    assert tips == ["alpha 0: -50.0 ± 10.0", "max_entries 4: +10.0 ± 0.0"]
+    zero, *_ = (float(e.get("x1") or 0) for e in tree.iter() if e.get("class") == "zero")
+    whiskers = (e for e in tree.iter() if "whisker" in e.get("class", ""))
+    whisker, _ = ([float(e.get(end) or 0) for end in ("x1", "x2")] for e in whiskers)
+    dot, right = (float(e.get("cx") or 0) for e in tree.iter() if e.tag.endswith("circle"))
+    assert whisker[0] < dot < whisker[1] < zero < right
+    point = (zero - dot) / 50
+    assert whisker[1] - whisker[0] == pytest.approx(4 * 10 * point, abs=0.3)
+
+
+def test_a_variant_has_one_colour_in_all_figures() -> None:
+    assert colors_of(["base", "sdpo", "resd", "grpo"]) == {"resd": 0, "grpo": 1, "base": 2, "sdpo": 3}
+    assert colors_of(["grpo", "x"]) == {"grpo": 1, "x": 0}
+
+
 def test_curves_are_means_over_seeds_by_what_was_spent() -> None:
     svg = next(svg for name, _, svg in figures(find("algorithms"), ALGORITHMS) if name.endswith("tokens"))
     tips = [e.text or "" for e in ET.fromstring(svg).iter() if e.tag.endswith("title")]
@@ -194,13 +231,20 @@ def test_a_page_is_made_of_the_files_beside_it(tmp_path: Path) -> None:
     (folder / "of-old.svg").write_text("<svg/>")
     data = {"experiment": "algorithms", "made": [MADE], "variants": ALGORITHMS.variants}
     save(folder / "algorithms.json", {**data, "runs": list(ALGORITHMS.runs)})
+    (folder / "settings.md").write_text("Of what is not there.\n")
     page.write(tmp_path)
     text = (tmp_path / "experiments.md").read_text()
     assert "| resd | 2 | 85.0 ± 5.0 |" in text
     assert "Made with `c` at commit x on m, 2026-01-02." in text
-    assert text.count("No results are kept yet") == len(EXPERIMENTS) - 1
+    assert text.count("resd experiment run") == len(EXPERIMENTS) - 1 + 1, "the others, and the example"
+    assert "| [Algorithms](#algorithms): What does" not in text, "nothing is said about it yet"
     linked = set(re.findall(r"\]\((experiments/\S+\.svg)\)", text))
     assert linked == {str(path.relative_to(tmp_path)) for path in folder.glob("*.svg")}
+    (folder / "algorithms.md").write_text("They\ndiffer.\n\nBy much.\n")
+    page.write(tmp_path)
+    text = (tmp_path / "experiments.md").read_text()
+    assert re.search(r"\| \[Algorithms\]\(#algorithms\): What does .* \| They differ\. \|", text)
+    assert "They\ndiffer.\n\nBy much.\n\n|" in text
     save(folder / "again.json", {**data, "runs": []})
     with pytest.raises(ResdError, match="another file of experiment algorithms"):
         page.write(tmp_path)

@@ -32,13 +32,6 @@ ALGORITHMS = Experiment(
     ),
     reference="resd",
     costs=True,
-    seen=(
-        "RESD ends at 22 times SDPO and 7.5 times SDPO+ss. With one try at each problem it learns as fast, "
-        "update by update, as the others with eight, and takes a fifth of GRPO's tokens to half of the "
-        "problems, its reflections and curations counted; from then on GRPO and RLSD get a little further. "
-        "Seconds are those of 24 runs that shared one GPU: reflecting and curating are rounds of decoding "
-        "of their own."
-    ),
 )
 
 SHOWN, LEARNED = "What the teacher is shown", "What is learned from, and how it is weighted"
@@ -140,15 +133,6 @@ ABLATIONS = Experiment(
         ),
     ),
     reference="resd",
-    seen=(
-        "The paper's ablation is not reproduced by this instrument. Apart from teachers that see a "
-        "single thing, only leaving out own successes costs anything beyond two standard errors; two "
-        "parts seem to cost something when they are there, but seeds are few and rows many. The parts "
-        "stand in for each other. Reflection and playbook carry the same few sentences, and a problem "
-        "that is solved once in four rounds goes on to teach through the solution that is kept: without "
-        "reflection, playbook and success-rate weights one seed on a CPU still ends at 67 %, and only "
-        "without that solution too at 14, where SDPO+ss is."
-    ),
 )
 
 EFFICIENCY = Experiment(
@@ -170,14 +154,6 @@ EFFICIENCY = Experiment(
     costs=True,
     notes="The whole stream. Tokens are all that were generated: rollouts, reflections, tags and curations. "
     "Seconds are those of the updates, with as many runs at once as the command says.",
-    seen=(
-        "RESD is far ahead at equal tokens while success is rare: half of the problems take it 35 "
-        "thousand and GRPO 164, nine of ten 64 and 309. Then it levels off at 93 %, without a collapse: "
-        "in the last quarter of the stream every seed stays above 0.96 of its best. GRPO goes on to 99.3 "
-        "for 1.2 million tokens. RESD that hands over to GRPO has the first of one and nearly the last of "
-        "the other: 95 % after 246 thousand tokens where GRPO takes 411, a larger area (by 1.2 ± 0.4), "
-        "and an end 0.24 ± 0.11 below GRPO's, which is one sample of 416."
-    ),
 )
 
 
@@ -242,14 +218,9 @@ SETTINGS = Experiment(
         ),
     ),
     reference="resd",
-    seen=(
-        "The direction of the divergence matters: forward KL costs 15 points. Within 20 updates the "
-        "teacher's rate does not, from a teacher that never moves to one of SDPO's rate, nor the clip of "
-        "its ratio, nor how often a batch is used. Rows that equal the reference to the last digit had "
-        "nothing to prune: the lab model writes seven lessons, and no playbook came to its limit or grew "
-        "stale. Four entries, fewer than there are rules, cost nothing, for reflections say the same "
-        "again."
-    ),
+    curves=False,
+    notes="Evaluations are as far apart as batches, so that area and updates to 50 % of other numbers of "
+    "updates per batch compare less well. Used once each, the problems last for 18 updates.",
 )
 
 FAULTS = {
@@ -271,7 +242,14 @@ CREDITS: dict[str, tuple[tuple[str, ...], str]] = {
 def _poisoned(faults: dict[str, tuple[str, Faults]]) -> tuple[Variant, ...]:
     """Each fault with each way to find it out."""
     return tuple(
-        Variant(f"{fault}_{credit}", overrides, why, credit, group, rates)
+        Variant(
+            f"{fault}_{credit}",
+            overrides,
+            why,
+            credit if rates != Faults() else f"{credit}, no faults",
+            group,
+            rates,
+        )
         for fault, (group, rates) in faults.items()
         for credit, (overrides, why) in CREDITS.items()
     )
@@ -282,17 +260,11 @@ POISON = Experiment(
     title="Poison",
     question="What do wrong lessons in the playbook cost, and how soon are they gone?",
     variants=_poisoned(FAULTS),
+    reference="clean_votes",
     lives=True,
-    notes="A wrong lesson is one of the lab's seven that teach a violation. Rows are compared with the first "
-    "of their group.",
-    seen=(
-        "With entries that keep their order and ids, and curation in small waves, wrong lessons cost "
-        "nothing that can be seen, even where every tenth curation adds one. Votes that can be trusted "
-        "remove them within four updates; where all tags are turned round, votes keep them for twelve and "
-        "measured credit for seven. Teachers that are shown proven entries alone are never shown a wrong "
-        "one. That runs with faults end a little higher than those without is within the spread of three "
-        "seeds: other lessons, other draws."
-    ),
+    curves=False,
+    notes="A wrong lesson is one of the lab's seven that teach a violation. All rows are compared with votes "
+    "where there are no faults.",
 )
 
 POISON_ALONE = Experiment(
@@ -307,7 +279,9 @@ POISON_ALONE = Experiment(
         }
     ),
     common=("context.use_reflection=false",),
+    reference="clean_votes",
     lives=True,
+    curves=False,
     notes="Worse than anything that a model is likely to do to itself: to see where it breaks.",
 )
 

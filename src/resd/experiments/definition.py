@@ -43,8 +43,8 @@ class Variant:
 class Experiment:
     """Variants, compared with `reference`, or with the first of their group where that is "".
 
-    `costs` and `lives` ask for tables of what success costs and of wrong lessons. `seen` is what the results
-    say, in words.
+    `costs` and `lives` ask for tables of what success costs and of wrong lessons. `curves` is for groups that
+    differ enough for curves to be told apart. What results say in words is beside them, in the documentation.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Experiment:
     notes: str = ""
     costs: bool = False
     lives: bool = False
-    seen: str = ""
+    curves: bool = True
 
     def variant(self, name: str) -> Variant:
         """Raises ResdError, with the names that there are."""

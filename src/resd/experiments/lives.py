@@ -18,7 +18,8 @@ WRONG = frozenset(dedup_key(rule.wrong_lesson) for rule in RULES)
 class WrongLessons:
     """Of one run. An update's teacher prompts show what the playbook holds at the update's end.
 
-    `lives` are updates from each lesson's addition to its removal, or to the end of the run for the `left`.
+    `lives` are updates from each lesson's addition to its removal, or to the end of the run for the `left`,
+    which come last.
     """
 
     updates: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from resd.experiments.catalog import EXPERIMENTS, find
@@ -15,9 +15,9 @@ from resd.records import ResdError
 PAGE, FOLDER = "experiments.md", "experiments"
 INTRODUCTION = """# Experiments
 
-The paper's comparisons, and some of our own, with the lab model on Manufactoria-HAS. This page and its
-figures are made by `resd experiment docs` from the results files beside them: no number in a table or figure
-is typed by hand.
+The paper's comparisons, and some of our own, with the lab model on Manufactoria-HAS. Tables and figures are
+made by `resd experiment docs` from the results files in `docs/experiments`, and no number in them is typed by
+hand. The paragraphs between them are ours.
 
 **The lab model is a calibrated instrument and no evidence about real models.** What it can learn, and from
 what, was built in ([the lab model](lab-model.md)). What can be read here: whether the program does what it
@@ -46,22 +46,30 @@ collect` writes the finished runs below a folder to one file.
   start.
 - "Updates to 50 %": on straight lines between evaluations; in brackets how many seeds got there, if not all.
 - Each number is a mean over seeds ± its standard error; bands in figures are the same.
-- Differences are taken seed by seed, then averaged. "Beyond two standard errors" is that and no more: seeds
-  are few, and comparisons many.
+- Differences are taken seed by seed, then averaged. "Beyond two standard errors" is that and no more: where
+  there is no difference, three seeds say yes in 18 of 100 rows, and five in 12.
+
+The words: a *trial* is a failed attempt, as the teacher is shown it. The *feedback* says which tests failed.
+A *reflection* says why, and names lessons; *curation* puts lessons into the playbook. *Tags* are the
+reflector's votes on entries. The *solution buffer* keeps solved attempts of earlier rounds. *Success weights*
+make distillation stronger where few attempts succeed. *SDPO+ss* is SDPO that learns from its own successes
+too.
 """
+SUMMARY = "## In short\n\n| question | answer |\n| --- | --- |"
 
 
 def page(folder: Path) -> dict[Path, str]:
     """The files to write, by path below the documentation's `folder`. Raises ResdError for bad results."""
     found = results_below(folder)
     files: dict[Path, str] = {}
-    parts = [INTRODUCTION]
-    for experiment in EXPERIMENTS:
-        results = found.get(experiment.name)
-        parts += list(section(experiment, results))
-        for name, _, svg in figures(experiment, results) if results else ():
-            files[Path(FOLDER, f"{name}.svg")] = svg
-    return {Path(PAGE): "\n".join(parts), **files}
+    words = {experiment.name: said(folder, experiment) for experiment in EXPERIMENTS}
+    parts = [INTRODUCTION, summary(words)]
+    for experiment in (experiment for experiment in EXPERIMENTS if experiment.name in found):
+        results = found[experiment.name]
+        parts += list(section(experiment, results, words[experiment.name]))
+        files |= {Path(FOLDER, f"{name}.svg"): svg for name, _, svg in figures(experiment, results)}
+    missing = [experiment for experiment in EXPERIMENTS if experiment.name not in found]
+    return {Path(PAGE): "\n".join([*parts, *planned(missing)]), **files}
 
 
 def write(folder: Path) -> list[Path]:
@@ -88,17 +96,38 @@ def results_below(folder: Path) -> dict[str, Results]:
     return found
 
 
-def section(experiment: Experiment, results: Results | None) -> Iterator[str]:
+def said(folder: Path, experiment: Experiment) -> list[str]:
+    """What its results say, in paragraphs of a file beside them; the first is the short answer."""
+    path = folder / FOLDER / f"{experiment.name}.md"
+    return path.read_text(encoding="utf-8").strip().split("\n\n") if path.is_file() else []
+
+
+def summary(words: Mapping[str, Sequence[str]]) -> str:
+    answered = ((find(name), paragraphs[0]) for name, paragraphs in words.items() if paragraphs)
+    rows = (
+        f"| [{experiment.title}](#{experiment.title.lower().replace(' ', '-')}): {experiment.question} "
+        f"| {' '.join(answer.split())} |"
+        for experiment, answer in answered
+    )
+    return "\n".join([SUMMARY, *rows, ""])
+
+
+def planned(experiments: Sequence[Experiment]) -> Iterator[str]:
+    """Those without results."""
+    if experiments:
+        yield "## Without results so far\n"
+    for experiment in experiments:
+        yield f"- {experiment.question} `resd experiment run {experiment.name}`"
+    if experiments:
+        yield ""
+
+
+def section(experiment: Experiment, results: Results, words: Sequence[str]) -> Iterator[str]:
     """Markdown of one experiment, in paragraphs."""
     yield f"## {experiment.title}\n"
-    yield f"{experiment.question}\n"
-    if experiment.notes:
-        yield f"{experiment.notes}\n"
-    if results is None:
-        yield f"No results are kept yet: `resd experiment run {experiment.name}`.\n"
-        return
-    if experiment.seen:
-        yield f"{experiment.seen}\n"
+    for paragraph in (experiment.question, experiment.notes, *words):
+        if paragraph:
+            yield f"{paragraph}\n"
     for heading, table in tables(experiment, results):
         yield from ([f"### {heading}\n"] if heading else [])
         yield f"{table}\n"

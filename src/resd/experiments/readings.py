@@ -46,9 +46,11 @@ def costs(run: Run, kind: str) -> list[float]:
     return [float(sum(value or 0 for value in row)) for row in zip(*columns, strict=True)]
 
 
-def cost_to_half(kind: str) -> Reading:
+def cost_to(level: float, kind: str) -> Reading:
+    """What had been spent when the curve first came to that level; None where it never did."""
+
     def reading(run: Run) -> float | None:
-        updates = updates_to_half(run)
+        updates = crossing(curve(run), level)
         return None if updates is None else spent(costs(run, kind), updates)
 
     return reading
@@ -95,9 +97,10 @@ def wrong(key: str) -> Reading:
 
 
 def mean_life(run: Run) -> float | None:
-    """Updates from a wrong lesson's coming to its end; None where there were none."""
-    lives = run.get("wrong_lessons", {}).get("lives")
-    return sum(lives) / len(lives) if lives else None
+    """Updates from a wrong lesson's coming to its removal; None where none was removed."""
+    lessons = run.get("wrong_lessons", {})
+    removed = lessons["lives"][: lessons["added"] - lessons["left"]] if lessons else []
+    return fmean(removed) if removed else None
 
 
 def share_shown(run: Run) -> float | None:

@@ -59,16 +59,18 @@ RESULTS = (
     Column("updates to 50 %", readings.updates_to_half, reached=True),
 )
 COSTS = (
-    Column("rollouts to 50 %", readings.cost_to_half("rollouts"), digits=0, reached=True),
-    Column("thousand tokens to 50 %", readings.cost_to_half("tokens"), 1e-3, 0, reached=True),
-    Column("seconds to 50 %", readings.cost_to_half("seconds"), digits=0, reached=True),
+    Column("rollouts to 50 %", readings.cost_to(0.5, "rollouts"), digits=0, reached=True),
+    Column("thousand tokens to 50 %", readings.cost_to(0.5, "tokens"), 1e-3, 0, reached=True),
+    Column("to 90 %", readings.cost_to(0.9, "tokens"), 1e-3, 0, reached=True),
+    Column("to 95 %", readings.cost_to(0.95, "tokens"), 1e-3, 0, reached=True),
+    Column("seconds to 50 %", readings.cost_to(0.5, "seconds"), digits=0, reached=True),
     Column("thousand tokens in all", readings.cost_in_all("tokens"), 1e-3, 0),
     Column("seconds in all", readings.cost_in_all("seconds"), digits=0),
 )
 WRONG = (
     Column("wrong lessons added", readings.wrong("added")),
     Column("there at the end", readings.wrong("left")),
-    Column("life, updates", readings.mean_life),
+    Column("life of those removed, updates", readings.mean_life),
     Column("updates that show one, %", readings.share_shown, 100, 0),
 )
 
@@ -82,7 +84,8 @@ def tables(experiment: Experiment, results: Results) -> list[tuple[str, str]]:
         for group, names in with_reference(experiment, results)
     ]
     if experiment.costs:
-        found.append(("What it costs", plain_table(results, COSTS)))
+        columns = [c for c in COSTS if any(c.reading(run) is not None for run in results.runs)]
+        found.append(("What it costs", plain_table(results, columns)))
     if any(run.get("wrong_lessons", {}).get("added") for run in results.runs) and experiment.lives:
         found.append(("Wrong lessons", plain_table(results, WRONG)))
     if any("skills" in run for run in results.runs):
