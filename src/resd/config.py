@@ -87,9 +87,10 @@ class ContextConfig(Section):
     use_playbook: bool = True
     use_reflection: bool = True
     use_feedback: bool = True
-    use_trial: bool = True
+    use_trial: bool | None = None  # None: RESD shows it, SDPO, SRPO and RLSD do not
     use_solution: bool = True
-    drop_feedback_with_solution: bool = False  # True = as released
+    # None: RESD shows both; SDPO, SRPO and RLSD the feedback only without a solution. True = as released.
+    drop_feedback_with_solution: bool | None = None
     # Distil successes against their own solution. None: as the algorithm has it (resd does, sdpo does not).
     distill_successes: bool | None = None
     remove_thinking: bool = True
@@ -291,6 +292,11 @@ class RunConfig(Section):
             raise ValueError(
                 "evaluation.playbook needs algorithm resd or ace and context.mode global: there is no other "
                 "playbook for held-out problems"
+            )
+        if self.algorithm == "resd" and self.context.distill_successes and not self.context.use_solution:
+            raise ValueError(
+                "context.distill_successes true needs context.use_solution: a success is distilled against "
+                "its own text"
             )
         if self.algorithm == "ace" and not (self.evaluation.playbook or self.context.student_playbook):
             raise ValueError(

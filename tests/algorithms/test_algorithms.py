@@ -80,7 +80,7 @@ def test_resd_can_leave_successes_alone(off: RESD) -> None:
     assert shown[1] is not None
 
 
-def test_sdpo_shows_trial_and_feedback_alone() -> None:
+def test_sdpo_can_show_trial_and_feedback() -> None:
     shown = sections(SDPO(composer(), DistillationConfig(), 0), [attempt("a", 0, False)])
     assert shown == [{"problem", "trial", "feedback"}]
 

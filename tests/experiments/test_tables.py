@@ -64,7 +64,7 @@ def test_the_table_of_results() -> None:
     by_name = {line[0]: line[1:] for line in lines}
     # Areas of resd: (0.4 + 1.2) / 4 and (0.6 + 1.5) / 4; half way at 5 and at 4 x 5/6 updates.
     assert by_name["resd"] == ["2", "85.0 ± 5.0", "46.2 ± 6.2", "4.2 ± 0.8", NOTHING, NOTHING]
-    assert by_name["sdpo"] == ["2", "10.0 ± 10.0", "7.5 ± 7.5", "not reached", "-75.0 ± 5.0", "yes"]
+    assert by_name["sdpo, attempt"] == ["2", "10.0 ± 10.0", "7.5 ± 7.5", "not reached", "-75.0 ± 5.0", "yes"]
     # Differences 0 and -50: a standard error of 25.
     assert by_name["grpo, n=8"] == ["2", "60.0 ± 20.0", "40.0 ± 20.0", "2.5 (1 of 2)", "-25.0 ± 25.0", "no"]
     headings, *lines = rows(costs)
@@ -78,7 +78,7 @@ def test_the_table_of_results() -> None:
 def test_one_seed_has_no_error_and_no_verdict() -> None:
     found = results(find("algorithms"), run("resd", 0, 0.0, 0.4, 0.8), run("sdpo", 0, 0.0, 0.0, 0.1))
     _, main = tables(find("algorithms"), found)[0]
-    (line,) = [line for line in rows(main) if line[0] == "sdpo"]
+    (line,) = [line for line in rows(main) if line[0] == "sdpo, attempt"]
     assert line[2] == "10.0"
     assert line[-2:] == ["-70.0", "one seed"]
 

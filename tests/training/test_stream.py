@@ -3,6 +3,7 @@
 import json
 from math import isfinite
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 
 import toy
 from resd.config import RunConfig
+from resd.learner.model import load_tokenizer
 from resd.records import Attempt, ResdError, Response, Verdict
 from resd.training import journal
 from resd.training.console import Lines, LiveTable, columns, summary_table
 from resd.training.plan import make_plan
+from resd.training.setup import make_algorithm, make_context
 from resd.training.stream import Stream
 from support import save_tiny
 
@@ -287,7 +290,7 @@ def test_teacher_prompts_leave_room_for_responses(model: Path, tmp_path: Path, a
         model,
         tmp_path / "run",
         algorithm=algorithm,
-        context={"style": "compact", "max_prompt_tokens": 8192},
+        context={"style": "compact", "max_prompt_tokens": 8192, "use_trial": True},
         rollout={"n": 1, "max_tokens": 3996},
     )
     run = toy.build_toy(config)
@@ -301,3 +304,39 @@ def test_teacher_prompts_leave_room_for_responses(model: Path, tmp_path: Path, a
     assert "trial" in prompt.dropped
     with pytest.raises(ResdError, match=r"rollout\.max_tokens: responses of 4096 tokens leave no room"):
         toy.build_toy(toy.toy_config(model, tmp_path / "none", rollout={"n": 1, "max_tokens": 4096}))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "without_peer", "with_peer"),
+    [
+        ("resd", {"trial", "feedback"}, {"trial", "feedback", "solution"}),
+        ("sdpo", {"feedback"}, {"solution"}),
+        ("srpo", {"feedback"}, {"solution"}),
+        ("rlsd", {"feedback"}, {"solution"}),
+    ],
+)
+def test_what_teachers_are_shown_unless_told_otherwise(
+    model: Path, tmp_path: Path, algorithm: str, without_peer: set[str], with_peer: set[str]
+) -> None:
+    """As published: SDPO's teacher sees no attempt, and feedback for want of a solution."""
+    nobody = SimpleNamespace(submit=lambda requests: iter(()))
+
+    def shown(switches: dict[str, Any], peers: int) -> set[str]:
+        context = {"style": "compact", "use_reflection": False, "use_playbook": False, **switches}
+        config = toy.toy_config(model, tmp_path / "run", algorithm=algorithm, context=context)
+        tokenizer = load_tokenizer(config.model)
+        updater = make_context(config, toy.ScriptedWords(nobody), tokenizer, None)
+        attempts = [
+            Attempt(problem, i, (5,), Response("", "word", (7,), (0.0,), "stop"), verdict)
+            for i, verdict in enumerate([Verdict(0.0, 0, 2, "Wrong.")] + [Verdict(1.0, 2, 2, "")] * peers)
+        ]
+        context_update = updater.update(attempts, 1) if updater else None
+        prompt = make_algorithm(config, tokenizer, updater).teacher_prompts(attempts, context_update)[0]
+        return set(prompt.sections) - {"problem"} if prompt else set()
+
+    problem = toy.Letters().problems("train")[0]
+    assert shown({}, peers=0) == without_peer
+    assert shown({}, peers=1) == with_peer
+    told = {"use_trial": True, "drop_feedback_with_solution": False}
+    assert shown(told, peers=1) == {"trial", "feedback", "solution"}
+    assert shown({"use_trial": False, "drop_feedback_with_solution": True}, peers=1) == {"solution"}

@@ -10,6 +10,7 @@ import pytest
 import toy
 from resd.algorithms.grpo import GRPO
 from resd.algorithms.resd import RESD
+from resd.learner import scoring
 from resd.records import ResdError
 from resd.training import journal
 from support import save_tiny
@@ -44,6 +45,27 @@ def test_it_switches_after_the_update_that_passes(model: Path, tmp_path: Path) -
         "three tries at each, and nothing is reflected on"
     )
     assert all(row["teacher_prompt"] is None for row in second)
+
+
+def test_what_fades_begins_with_the_switch(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RLSD's teacher has less and less to say; updates of the algorithm before do not count."""
+    counted: list[int] = []
+    mixing = scoring.rlsd_mixing
+    monkeypatch.setattr(scoring, "rlsd_mixing", lambda n, *rest: counted.append(n) or mixing(n, *rest))
+    config = toy.toy_config(
+        model,
+        tmp_path / "run",
+        switch={"to": "rlsd", "n": 8, "success": 0.0},
+        context={"style": "compact", "max_prompt_tokens": 2048, "use_trial": True},
+    )
+    toy.build_toy(config).train()
+    skipped = [row["actor/skipped"] for row in updates(tmp_path / "run")]
+    steps = skipped[1:].count(0)
+    assert skipped[0] == 0, "RESD has taken a step"
+    assert steps > 1
+    assert sorted(set(counted)) == list(range(steps))
 
 
 def test_it_never_switches_below_the_threshold(model: Path, tmp_path: Path) -> None:

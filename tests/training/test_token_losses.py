@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import toy
-from learner.steps import DISTILLATION, POLICY, build, config, examples
+from learner.steps import DISTILLATION, POLICY, build, config, examples, sequence_logits
+from resd.config import DistillationConfig
+from resd.objectives.objective import Objective
 from resd.training import journal
 from support import SPECIAL, save_tiny
 
@@ -27,6 +29,25 @@ def test_their_mean_is_that_of_the_loss() -> None:
     assert metrics["self_distillation/teacher_student_gap"] == pytest.approx(float(flat.mean()), rel=1e-5)
     assert len(flat) == sum(len(one.response_ids) for one in taught)
     assert learner.divergences(batch, POLICY) == [[]] * len(batch)
+
+
+def test_of_sampled_tokens_they_are_the_gaps_between_log_probs() -> None:
+    """Not the loss, whose value means nothing: by plain forwards of student and teacher."""
+    learner, batch = build(config(40)), examples()
+    with torch.no_grad():
+        for parameter in learner.teacher.model.parameters():
+            parameter *= 1.1
+    objective = Objective(distillation=DistillationConfig(token_level=True))
+    for one, values in zip(batch, learner.divergences(batch, objective), strict=True):
+        if one.teacher_prompt_ids and one.response_ids:
+            sides = ((learner.model, one.prompt_ids), (learner.teacher.model, one.teacher_prompt_ids))
+            ours, theirs = (
+                sequence_logits(model, prompt, one.response_ids)
+                .log_softmax(-1)
+                .gather(-1, torch.tensor(one.response_ids)[:, None])[:, 0]
+                for model, prompt in sides
+            )
+            torch.testing.assert_close(torch.tensor(values), (ours - theirs).detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_a_run_keeps_a_few_and_a_resumed_one_the_same(tmp_path: Path) -> None:

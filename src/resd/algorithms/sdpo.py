@@ -1,4 +1,4 @@
-"""SDPO (arXiv 2601.20802): the teacher sees a peer's solution, or else the trial and its feedback.
+"""SDPO (arXiv 2601.20802): the teacher sees a peer's solution, or else the feedback.
 
 No reflection, no playbook, and nothing is kept from one step to the next.
 """

@@ -64,7 +64,7 @@ class TeacherPromptComposer:
         show_reflection = config.use_reflection and reflection is not None
         return {
             "problem": problem.question,
-            "trial": self._answer(trial) if config.use_trial else "",
+            "trial": "" if config.use_trial is False else self._answer(trial),
             "feedback": feedback if show_feedback else "",
             "reflection": render_reflection(reflection) if show_reflection and reflection else "",
             "solution": solution,

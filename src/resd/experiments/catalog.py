@@ -9,6 +9,9 @@ from resd.solve.effort import Effort
 
 WHOLE_STREAM = "stream.max_updates=null"
 GRPO = ("algorithm=grpo", "rollout.n=8")
+# Feedback alone tells the lab model nothing ("feedback only" among the ablations): SDPO and its kin, whose
+# teachers are not shown the attempt as published, are compared with it as well.
+ATTEMPT = ("context.use_trial=true", "context.drop_feedback_with_solution=false")
 RESD = Variant("resd", (), "the method with its defaults")
 UNTRAINED = Variant("base", ("stream.max_updates=0",), "the model as it is, untrained", label="no training")
 
@@ -18,16 +21,38 @@ ALGORITHMS = Experiment(
     question="What does each algorithm make of one pass over the same problems (the paper's Table 2)?",
     variants=(
         UNTRAINED,
-        Variant("sdpo", ("algorithm=sdpo",), "no reflection, no playbook; failures alone are distilled"),
         Variant(
-            "sdpo_ss",
+            "sdpo_published",
+            ("algorithm=sdpo",),
+            "no reflection, no playbook; failures alone are distilled",
+            label="sdpo",
+        ),
+        Variant(
+            "sdpo_ss_published",
             ("algorithm=sdpo", "context.distill_successes=true"),
             "the paper's SDPO+ss: own successes are distilled too",
             label="sdpo+ss",
         ),
+        Variant(
+            "sdpo",
+            ("algorithm=sdpo", *ATTEMPT),
+            "the teacher is shown the attempt as well",
+            label="sdpo, attempt",
+        ),
+        Variant(
+            "sdpo_ss",
+            ("algorithm=sdpo", "context.distill_successes=true", *ATTEMPT),
+            "both",
+            label="sdpo+ss, attempt",
+        ),
         RESD,
-        Variant("srpo", ("algorithm=srpo", "rollout.n=8"), "eight tries at each problem", label="srpo, n=8"),
-        Variant("rlsd", ("algorithm=rlsd", "rollout.n=8"), "eight tries at each problem", label="rlsd, n=8"),
+        Variant(
+            "srpo",
+            ("algorithm=srpo", "rollout.n=8", *ATTEMPT),
+            "eight tries at each problem; the teacher is shown attempt, feedback and a peer's solution",
+            label="srpo, n=8",
+        ),
+        Variant("rlsd", ("algorithm=rlsd", "rollout.n=8", *ATTEMPT), "likewise", label="rlsd, n=8"),
         Variant("grpo", GRPO, "eight tries at each problem, the verdict alone", label="grpo, n=8"),
     ),
     reference="resd",
@@ -292,7 +317,7 @@ FORGETTING = Experiment(
     variants=(
         Variant("before", ("stream.max_updates=0",), "the model as it is", measure="skills"),
         Variant("resd", (), "the method with its defaults", measure="skills"),
-        Variant("sdpo", ("algorithm=sdpo",), "the smallest change of the weights", measure="skills"),
+        Variant("sdpo", ("algorithm=sdpo", *ATTEMPT), "the smallest change of the weights", measure="skills"),
         Variant("grpo", GRPO, "trained on programs alone, eight tries", "grpo, n=8", measure="skills"),
         Variant(
             "teacher_author",
@@ -378,7 +403,7 @@ TEST_TIME = Experiment(
         _way(
             "sdpo",
             Effort("self_distill", BUDGET),
-            ("algorithm=sdpo", "rollout.n=16"),
+            ("algorithm=sdpo", "rollout.n=16", *ATTEMPT),
             "an update of the weights after every 16 attempts, from feedback alone",
             "self-distillation, sdpo",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from statistics import fmean
 from xml.sax.saxutils import quoteattr
 
@@ -67,12 +68,14 @@ def curves(title: str, results: Results, names: Sequence[str], kind: str) -> str
 
     "" where there is nothing to draw.
     """
-    lines, (unit, size) = [], AXES[kind]
-    colors = colors_of(names)
-    for name in reversed(names):  # the first on top of the others
-        points = mean_curve(results.of(name), lambda run: readings.cost_curve(run, kind))
-        if len(points) > 1:
-            lines.append(line(label(results, name), [(x / size, y) for x, y in points], colors[name]))
+    unit, size = AXES[kind]
+    found = {name: mean_curve(results.of(name), lambda run: readings.cost_curve(run, kind)) for name in names}
+    found = {name: points for name, points in found.items() if len(points) > 1}
+    colors = colors_of(list(found))
+    lines = [
+        line(label(results, name), [(x / size, y) for x, y in points], colors[name])
+        for name, points in reversed(found.items())  # the first on top of the others
+    ]
     last = max((line.points[-1][0] for line in lines), default=0.0)
     return drawn(f"{title}, by {unit}", lines, Frame(last, unit)) if lines else ""
 
@@ -108,9 +111,9 @@ def discovery_figure(results: Results) -> str:
 
 
 def colors_of(names: Sequence[str]) -> dict[str, int]:
-    """A colour for each: the same in every figure for variants that are in many."""
+    """A colour for each, of which there are eight: the same in every figure for variants that are in many."""
     known = {name: color for name, color in USUAL.items() if name in names}
-    free = (color for color in range(COLORS) if color not in known.values())
+    free = cycle(color for color in range(COLORS) if color not in known.values())
     return known | {name: next(free) for name in names if name not in known}
 
 

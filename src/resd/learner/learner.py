@@ -319,7 +319,7 @@ class Learner:
             tokens=work.tokens,
             teacher=work.teacher,
             rlsd=objective.rlsd,
-            updates=self.version,
+            updates=self.version - objective.since,
             compute_dtype=self._rounded,
         )
 

@@ -41,7 +41,8 @@ class Distillation:
                 teacher=self.teacher,
                 compute_dtype=self.compute_dtype,
             )
-            return loss, _metrics(stats, self.tokens) | _teacher_metrics(stats, stats["token_loss"])
+            gap = stats["logprob"] - stats["teacher_logprob"]
+            return loss, _metrics(stats, self.tokens) | _teacher_metrics(stats, gap)
         loss, stats = distillation_loss(
             student, self.teacher, self.tokens, self._divergence(), compute_dtype=self.compute_dtype
         )

@@ -13,10 +13,12 @@ class Objective:
     that have an advantage.
 
     `srpo` weights distilled tokens by the teacher's certainty. With `rlsd`, which needs `policy` and no
-    `distillation`, a teacher prompt changes the size of its example's advantage token by token.
+    `distillation`, a teacher prompt changes the size of its example's advantage token by token, the less the
+    more optimizer steps were taken; those before the run came to this objective, `since`, do not count.
     """
 
     distillation: DistillationConfig | None = None
     policy: PolicyConfig | None = None
     srpo: SRPOConfig | None = None
     rlsd: RLSDConfig | None = None
+    since: int = 0

@@ -15,8 +15,8 @@ class Progress:
     """`step` counts updates done. The next one is round `round` (from 0) on batch `batch` (from 0).
 
     `scores` is the mean reward per problem in the batch's last round, empty before its first. `evaluated` is
-    the step of the last evaluation, -1 before the first. `switched`: the run goes on with its second
-    algorithm.
+    the step of the last evaluation, -1 before the first. `switched` is the number of optimizer steps after
+    which the run has gone on with its second algorithm.
     """
 
     step: int = 0
@@ -24,7 +24,7 @@ class Progress:
     round: int = 0
     scores: Mapping[str, float] = field(default_factory=dict)
     evaluated: int = -1
-    switched: bool = False
+    switched: int | None = None
 
 
 def make_batches(problems: Sequence[Problem], size: int) -> list[Sequence[Problem]]:

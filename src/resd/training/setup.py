@@ -16,7 +16,7 @@ from resd.algorithms.rlsd import RLSD
 from resd.algorithms.sdpo import SDPO
 from resd.algorithms.srpo import SRPO
 from resd.chat import THINK_CLOSE
-from resd.config import RunConfig
+from resd.config import ContextConfig, RunConfig
 from resd.context import prompts
 from resd.context.credit import Score
 from resd.context.teacher_prompt import TeacherPromptComposer
@@ -261,7 +261,8 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
     if config.algorithm == "ace":
         return ACE()
     style = prompts.configured(config.context)
-    composer = TeacherPromptComposer(config.context, style, tokenizer, config.rollout.thinking)
+    shown = config.context if config.algorithm == "resd" else as_sdpo_shows(config.context)
+    composer = TeacherPromptComposer(shown, style, tokenizer, config.rollout.thinking)
     chosen, distillation, policy = config.context.distill_successes, config.distillation, config.policy
     match config.algorithm:
         case "sdpo":
@@ -272,6 +273,12 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
             return RLSD(composer, policy, config.rlsd, config.seed)
     assert context is not None, "RESD needs the context engine"
     return RESD(composer, context.taught, distillation, distill_successes=chosen is not False)
+
+
+def as_sdpo_shows(context: ContextConfig) -> ContextConfig:
+    """What SDPO and its kin show a teacher unless told otherwise: a solution, or else the feedback alone."""
+    own = {"use_trial": False, "drop_feedback_with_solution": True}
+    return context.model_copy(update={key: v for key, v in own.items() if getattr(context, key) is None})
 
 
 def make_successor(config: RunConfig, tokenizer: Any) -> Algorithm | None:

@@ -87,9 +87,10 @@ class Stream:
                 held = self.learner.memory()
             prompts = algorithm.teacher_prompts(attempts, context)
             examples = algorithm.examples(attempts, prompts)
-            self.keep_divergences(attempts, examples, algorithm.objective)
+            objective = replace(algorithm.objective, since=self.progress.switched or 0)
+            self.keep_divergences(attempts, examples, objective)
             with clock.measure("update"):
-                learned = self.learner.update(examples, algorithm.objective)
+                learned = self.learner.update(examples, objective)
             held = max(held, self.learner.memory())
             with clock.measure("switch"):
                 self.load_weights()
@@ -108,7 +109,7 @@ class Stream:
     def roll_out(self, problems: Sequence[Problem], step: int, clock: Clock) -> list[Attempt]:
         """`rollout.n` graded attempts at each problem, with the current weights."""
         rollout, switch = self.config.rollout, self.config.switch
-        n = switch.n if self.progress.switched else rollout.n
+        n = rollout.n if self.progress.switched is None else switch.n
         _, engaged = self.acting
         return roll_out(
             problems,
@@ -148,9 +149,9 @@ class Stream:
         before, scores = self.progress, mean_rewards(attempts)
         self.progress = advance(before, scores, self.config.stream)
         switch = self.config.switch
-        if switch.to and metrics["train/solved/mean"] >= switch.success:
-            self.progress = replace(self.progress, switched=True)
-        metrics["training/switched"] = float(before.switched)
+        if switch.to and before.switched is None and metrics["train/solved/mean"] >= switch.success:
+            self.progress = replace(self.progress, switched=self.learner.version)
+        metrics["training/switched"] = float(before.switched is not None)
         if self.context:
             journal.append(self.folder / journal.PLAYBOOK, self.context.drain_journal())
         improved = improved_fraction(scores, before.scores)
@@ -190,7 +191,7 @@ class Stream:
     @property
     def acting(self) -> tuple[Algorithm, ContextUpdater | None]:
         """The algorithm of the next update, and its context engine."""
-        if self.progress.switched and self.successor:
+        if self.progress.switched is not None and self.successor:
             return self.successor, None
         return self.algorithm, self.context
 
