@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resd.report.facts import duration, generated
+from resd.report.facts import generated, training_time
 from resd.report.results import NONE, HeldOut, held_out
 from resd.report.runs import Run, series, total
 from resd.report.seeds import Average, Group, average
@@ -111,7 +111,7 @@ def _line(name: str, color: int | None, seeds: str, runs: Sequence[Run], metrics
         _span(*averages[0]) if averages else None,
         f"{average(known).mean:.{0 if len(runs) == 1 else 1}f}" if known else "",
         generated(*runs),
-        duration(*runs),
+        training_time(*runs),
     )
 
 
