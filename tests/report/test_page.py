@@ -84,6 +84,16 @@ def test_held_out_numbers_are_those_of_the_journal(make_run: MakeRun, tmp_path: 
     assert not any("bootstrap" in key for key in page.metrics)
 
 
+def test_the_header_counts_in_words_of_one_meaning(make_run: MakeRun, tmp_path: Path) -> None:
+    _, html = report(tmp_path, make_run())
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html))
+    assert (facts["batches"], facts["tries per problem"], facts["seed"]) == (
+        "2, each of 2 problems",
+        "1",
+        "3",
+    )
+
+
 def test_solved_is_told_where_the_reward_is_a_share(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -135,9 +145,10 @@ def test_several_runs_share_the_curves(make_run: MakeRun, tmp_path: Path) -> Non
         tmp_path, make_run("one"), make_run("two", algorithm="grpo", steps=2, evaluated=(0, 2))
     )
     head, _, one, two = page.rows["held-out"][:4]
-    assert head[4:7] == ["success mean@2", "success best@2", "tests passed mean@2"]
-    assert (one[0], one[2], one[4:6]) == ("one", "4", ["0.100", "0.300"])
-    assert (two[0], two[2], two[4:6]) == ("two", "2", ["0.100", "0.500"])
+    # No column of the seed, which is the same and told above.
+    assert head[:5] == ["run", "update", "success mean@2", "success best@2", "tests passed mean@2"]
+    assert (one[:2], one[3:5]) == (["one", "4"], ["0.100", "0.300"])
+    assert (two[:2], two[3:5]) == (["two", "2"], ["0.100", "0.500"])
     assert ["algorithm", "resd", "grpo"] in page.rows["settings"]
     assert not any(row[0] == "model" for row in page.rows["settings"])  # the same in both
     (loss,) = figures(html, "Loss")
@@ -153,7 +164,7 @@ def test_seeds_of_one_configuration_are_one_curve_with_a_band(make_run: MakeRun,
     assert group[:3] == ["RESD", "3 seeds", "4"]
     # 0.3, 0.4, 0.5: mean 0.4, standard deviation 0.1, and 0.1 / sqrt(3) = 0.0577.
     assert group[4:6] == ["0.100", "0.400± 0.058"]
-    assert [row[0] for row in members] == ["r0", "r1", "r2"]
+    assert [row[:2] for row in members] == [["r0", "0"], ["r1", "1"], ["r2", "2"]]
     assert [row[5] for row in members] == ["0.300", "0.400", "0.500"]
     (chart,) = figures(html, "Held-out success, mean@2")
     assert chart.count("<polygon") > 0

@@ -51,6 +51,11 @@ class Comparison:
     lines: Sequence[Line]
 
     @property
+    def has_seeds(self) -> bool:
+        """Whether the seeds need a column: one that all runs share is told in the header."""
+        return len({line.seeds for line in self.lines}) > 1
+
+    @property
     def has_errors(self) -> bool:
         return any(after.error for line in self.lines for _, after in line.cells)
 
@@ -64,8 +69,7 @@ def compare(groups: Sequence[Group]) -> Comparison:
         lines.append(_line(group.name, color, group.seeds, group.runs, metrics))
         if len(group.runs) > 1:
             for run in group.runs:
-                seed = f"seed {run.setting('seed')}"
-                lines.append(_line(run.name, None, seed, [run], metrics))
+                lines.append(_line(run.name, None, str(run.setting("seed")), [run], metrics))
     return Comparison([heading(metric, with_source=several) for metric in metrics], lines)
 
 

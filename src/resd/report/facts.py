@@ -34,8 +34,8 @@ def facts(run: Run) -> dict[str, str]:
         "environment": environment(run),
         "seed": _text(run.setting("seed")),
         "updates done": f"{len(run.updates)}{f' of at most {most}' if most else ''}",
-        "batches": f"{batches} of {_text(run.setting('stream.batch_size'))} problems",
-        "tries": _text(run.setting("rollout.n")),
+        "batches": f"{batches}, each of {_text(run.setting('stream.batch_size'))} problems",
+        "tries per problem": _text(run.setting("rollout.n")),
         "generated tokens": generated(run),
         "training time": training_time(run),
     }
