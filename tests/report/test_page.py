@@ -157,6 +157,15 @@ def test_several_runs_share_the_curves(make_run: MakeRun, tmp_path: Path) -> Non
     assert playbook.count("<polyline") == 1
 
 
+@pytest.mark.parametrize("names", [["one"], ["one", "two"]])
+def test_what_is_measured_is_told_once_and_not_folded(
+    make_run: MakeRun, tmp_path: Path, names: list[str]
+) -> None:
+    _, html = report(tmp_path, *(make_run(name) for name in names))
+    assert html.count("mean@k averages") == 1
+    assert "mean@k averages" in re.sub(r"<details.*?</details>", "", html, flags=re.DOTALL)
+
+
 def test_seeds_of_one_configuration_are_one_curve_with_a_band(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(f"r{i}", seed=i, gain=0.1 * i) for i in range(3)]
     page, html = report(tmp_path, *runs, make_run("g", algorithm="grpo"))
