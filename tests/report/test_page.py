@@ -147,10 +147,10 @@ def test_several_runs_share_the_curves(make_run: MakeRun, tmp_path: Path) -> Non
     head, _, one, two = page.rows["held-out"][:4]
     # No column of the seed, which is the same and told above.
     assert head[:5] == ["run", "update", "success mean@2", "success best@2", "tests passed mean@2"]
-    assert (one[:2], one[3:5]) == (["one", "4"], ["0.100", "0.300"])
-    assert (two[:2], two[3:5]) == (["two", "2"], ["0.100", "0.500"])
-    assert ["algorithm", "resd", "grpo"] in page.rows["settings"]
-    assert not any(row[0] == "model" for row in page.rows["settings"])  # the same in both
+    assert (one[:2], one[3:5]) == (["one · resd", "4"], ["0.100", "0.300"])
+    assert (two[:2], two[3:5]) == (["two · grpo", "2"], ["0.100", "0.500"])
+    assert ["algorithm", "resd", "grpo"] in page.rows["differences"]
+    assert not any(row[0] == "model" for row in page.rows["differences"])  # the same in both
     (loss,) = figures(html, "Loss")
     assert loss.count("<polyline") == 2
     (playbook,) = figures(html, "Playbook size")
@@ -173,15 +173,15 @@ def test_seeds_of_one_configuration_are_one_curve_with_a_band(make_run: MakeRun,
     assert group[:3] == ["RESD", "3 seeds", "4"]
     # 0.3, 0.4, 0.5: mean 0.4, standard deviation 0.1, and 0.1 / sqrt(3) = 0.0577.
     assert group[4:6] == ["0.100", "0.400± 0.058"]
-    assert [row[:2] for row in members] == [["r0", "0"], ["r1", "1"], ["r2", "2"]]
+    assert [row[:2] for row in members] == [[f"r{i} · resd", str(i)] for i in range(3)]
     assert [row[5] for row in members] == ["0.300", "0.400", "0.500"]
     (chart,) = figures(html, "Held-out success, mean@2")
     assert chart.count("<polygon") > 0
     assert "RESD, update 4: 0.4 ± 0.058" in chart
     (loss,) = figures(html, "Loss")
     assert loss.count("<polyline") == 2
-    assert ["algorithm", "resd", "grpo"] in page.rows["settings"]
-    assert not any(row[0] == "seed" for row in page.rows["settings"])
+    assert ["algorithm", "resd", "grpo"] in page.rows["differences"]
+    assert not any(row[0] == "seed" for row in page.rows["differences"])
 
 
 def test_runs_are_told_apart_by_any_setting(make_run: MakeRun, tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_runs_are_told_apart_by_any_setting(make_run: MakeRun, tmp_path: Path) -
         config["optimizer"] = {"learning_rate": float(rate)}
         (folder / "config.yaml").write_text(yaml.safe_dump({**config, "output": folder.name}))
     page, _ = report(tmp_path, *folders)
-    assert page.rows["settings"] == [
-        ["what differs", "one", "two"],
+    assert page.rows["differences"] == [
+        ["what differs", "one · learning_rate 1e-05", "two · learning_rate 1e-06"],
         ["optimizer.learning_rate", "1e-05", "1e-06"],
     ]
     assert "learning_rate: 1.0e-06" in page.text

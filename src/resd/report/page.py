@@ -28,6 +28,7 @@ from resd.report.curves import (
 )
 from resd.report.facts import compare_settings, shared_facts
 from resd.report.heat import LEVELS, heat
+from resd.report.labels import told_apart
 from resd.report.life import shelf
 from resd.report.reflections import MOST_EXAMPLES, examples
 from resd.report.results import held_out, results
@@ -53,6 +54,7 @@ def render(runs: Sequence[Run], *, live: bool = False) -> str:
 
 def context(runs: Sequence[Run]) -> dict[str, Any]:
     """What the template is given."""
+    runs = told_apart(runs)
     groups = group_runs(runs)
     told = [group.runs[0] for group in groups[:MOST_TOLD]]
     measured = axes(runs)
