@@ -34,6 +34,7 @@ from resd.report.reflections import MOST_EXAMPLES, examples
 from resd.report.results import held_out, results
 from resd.report.rounds import choose_story
 from resd.report.runs import Run
+from resd.report.samples import sizes
 from resd.report.seeds import Group, group_runs
 from resd.report.spending import axes, is_estimated
 
@@ -84,6 +85,7 @@ def _numbers(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
     return {
         "comparison": compare(groups),
         "results": {name: table for name, table in tables.items() if table},
+        "sizes": sizes(runs),
         "tasks": len({metric.source for run in runs for metric in held_out(run)}),
         "alarms": alarms(runs),
         "settings": compare_settings(groups),
