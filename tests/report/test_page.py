@@ -167,6 +167,17 @@ def test_what_is_measured_is_told_once_and_not_folded(
     assert "mean@k averages" in re.sub(r"<details.*?</details>", "", html, flags=re.DOTALL)
 
 
+def test_every_cell_of_a_comparison_names_itself_where_the_heads_have_no_room(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    _, html = report(tmp_path, make_run("one", seed=0), make_run("two", algorithm="grpo"))
+    (row,) = re.findall(r'<tr class="group">(?:(?!</tr>).)*one · resd.*?</tr>', html, re.DOTALL)
+    assert re.findall('data-name="(.*?)"', row) == [
+        *("seed", "update", "success mean@2", "success best@2", "tests passed mean@2"),
+        *("entries", "tokens", "training time"),
+    ]
+
+
 def test_seeds_of_one_configuration_are_one_curve_with_a_band(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(f"r{i}", seed=i, gain=0.1 * i) for i in range(3)]
     page, html = report(tmp_path, *runs, make_run("g", algorithm="grpo"))
