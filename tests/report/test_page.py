@@ -308,8 +308,10 @@ def test_alarms(make_run: MakeRun, tmp_path: Path) -> None:
     rows[2] |= {"actor/grad_norm": None, "actor/skipped": 1.0}
     rows[4] |= {"actor/trained_fraction": 0.0, "actor/skipped": 1.0}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    page, _ = report(tmp_path, folder)
-    alarms = {row[0]: row[1] for row in page.rows["alarms"]}
+    page, html = report(tmp_path, folder)
+    # The first cell is a name, and below it what it means.
+    names = re.findall(r"<tr><td>(.*?)<small>", html)
+    alarms = dict(zip(names, (row[1] for row in page.rows["alarms"][1:]), strict=True))
     assert alarms["reflections rejected"] == "▲ 1 of 20, first in update 2"
     assert alarms["gradient not finite"] == "▲ 1 of 4, first in update 2"
     assert alarms["nothing to learn from"] == "▲ 1 of 4, first in update 3"
