@@ -311,13 +311,28 @@ def test_alarms(make_run: MakeRun, tmp_path: Path) -> None:
     page, html = report(tmp_path, folder)
     # The first cell is a name, and below it what it means.
     names = re.findall(r"<tr><td>(.*?)<small>", html)
-    alarms = dict(zip(names, (row[1] for row in page.rows["alarms"][1:]), strict=True))
+    alarms = dict(zip(names, (row[1] for row in page.rows["alarms"] if row[0] != "what"), strict=True))
     assert alarms["reflections rejected"] == "▲ 1 of 20, first in update 2"
     assert alarms["gradient not finite"] == "▲ 1 of 4, first in update 2"
     assert alarms["nothing to learn from"] == "▲ 1 of 4, first in update 3"
     assert alarms["teacher equals student"] == "0 of 4"
     assert alarms["metrics not finite"] == "▲ 1"
     assert "curations rejected" not in alarms  # not in this log
+    shown = re.sub(r"<details.*?</details>", "", html.partition('id="alarms"')[2], flags=re.DOTALL)
+    assert ["reflections rejected" in shown, "unknown tags" in shown] == [True, False]
+    assert f"{len(alarms) - 4} other checks: nothing to report" in page.text
+
+
+def test_no_alarm_is_one_line(make_run: MakeRun, tmp_path: Path) -> None:
+    page, html = report(tmp_path, make_run(algorithm="grpo"))
+    checks = len([row for row in page.rows["alarms"] if row[0] != "what"])
+    assert f"{checks} checks: nothing to report" in page.text
+    assert "does not do this" not in page.text
+    assert "<table" not in re.sub(
+        r"<details.*?</details>", "", html.partition('id="alarms"')[2], flags=re.DOTALL
+    )
+    page, _ = report(tmp_path, make_run("one"), make_run("two", algorithm="grpo"))
+    assert ": a run that does not do this" in page.text
 
 
 def test_one_playbook_per_problem(make_run: MakeRun, tmp_path: Path) -> None:
