@@ -27,7 +27,7 @@ from resd.report.curves import (
     without_zeros,
 )
 from resd.report.facts import compare_settings, shared_facts
-from resd.report.heat import LEVELS, heat
+from resd.report.heat import LEVELS, heats
 from resd.report.labels import told_apart
 from resd.report.life import shelf
 from resd.report.reflections import MOST_EXAMPLES, examples
@@ -72,7 +72,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
         **_curves(runs, groups),
         "axes": measured,
         "estimated": is_estimated(runs),
-        "heats": [found for run in told if (found := heat(run))],
+        "heats": heats(told),
         "heat_levels": LEVELS,
         "shelves": [shelf(run) for run in told if run.has_playbook],
         "stories": {run.name: story for run in told if (story := choose_story(run))},
