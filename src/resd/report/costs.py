@@ -31,23 +31,28 @@ def costs(groups: Sequence[Group], updates: Axis) -> list[Stacks]:
     phases: Sources = {**{name: _phase(name) for name in PHASES}, "other": _other}
     roles: Sources = {words: _role(role) for role, words in ROLES.items()}
     drawn = (
-        _stacks("Seconds per update", "seconds", phases, groups, updates),
-        _stacks("Generated tokens per update", "tokens", roles, groups, updates),
+        _stacks("Seconds per update", "seconds", "phase", phases, groups, updates),
+        _stacks("Generated tokens per update", "tokens", "role", roles, groups, updates),
     )
     return [stacks for stacks in drawn if stacks.figures]
 
 
-def _stacks(title: str, unit: str, sources: Sources, groups: Sequence[Group], updates: Axis) -> Stacks:
+def _stacks(
+    title: str, unit: str, kind: str, sources: Sources, groups: Sequence[Group], updates: Axis
+) -> Stacks:
+    """`kind` names the palette, which is not that of the runs."""
     shared = frame(all_runs(groups), updates)
     parts = {group.name: _parts(group, sources) for group in groups}
     top = max(map(_highest, parts.values()), default=0.0)
     named = {part.label: part.color for each in parts.values() for part in each}
-    legend = [(swatch(color), label) for label, color in sorted(named.items(), key=lambda pair: pair[1])]
+    legend = [
+        (swatch(color, kind=kind), label) for label, color in sorted(named.items(), key=lambda pair: pair[1])
+    ]
     most = bars_of(len(groups))
     figures = [
         Figure(
             name if len(groups) > 1 else "",
-            [View("updates", stacked_bars(f"{title}, {name}", unit, each, shared, top, most=most))],
+            [View("updates", stacked_bars(f"{title}, {name}", unit, each, shared, top, kind, most))],
         )
         for name, each in parts.items()
         if each
