@@ -18,6 +18,7 @@ from resd.report.life import MOST_PLAYBOOKS
 from support import save_tiny
 
 from .conftest import HOSTILE, rollouts, write_lines
+from .test_seeds import change
 
 MakeRun = Callable[..., Path]
 
@@ -194,6 +195,15 @@ def test_seeds_of_one_configuration_are_one_curve_with_a_band(make_run: MakeRun,
     assert loss.count("<polyline") == 2
     assert ["algorithm", "resd", "grpo"] in page.rows["differences"]
     assert not any(row[0] == "seed" for row in page.rows["differences"])
+
+
+def test_losses_that_are_different_quantities(make_run: MakeRun, tmp_path: Path) -> None:
+    folders = [make_run("one"), make_run("two")]
+    change(folders[1], optimizer={"learning_rate": 1e-6})
+    assert "a quantity of its own" not in report(tmp_path, *folders)[1]
+    change(folders[1], algorithm="grpo")
+    (loss,) = figures(report(tmp_path, *folders)[1], "Loss")
+    assert "a quantity of its own" in loss.partition("</figure>")[0]
 
 
 def test_runs_are_told_apart_by_any_setting(make_run: MakeRun, tmp_path: Path) -> None:
