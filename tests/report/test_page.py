@@ -18,6 +18,7 @@ from resd.report.life import MOST_PLAYBOOKS
 from support import save_tiny
 
 from .conftest import HOSTILE, rollouts, write_lines
+from .test_seeds import change
 
 MakeRun = Callable[..., Path]
 
@@ -40,7 +41,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
         self.tags.append(tag)
-        if tag not in ("meta", "input"):
+        if tag not in ("meta", "input", "br"):
             self.open.append(tag)
         if tag == "section":
             self.section = str(given["id"])
@@ -84,6 +85,16 @@ def test_held_out_numbers_are_those_of_the_journal(make_run: MakeRun, tmp_path: 
     assert not any("bootstrap" in key for key in page.metrics)
 
 
+def test_the_header_counts_in_words_of_one_meaning(make_run: MakeRun, tmp_path: Path) -> None:
+    _, html = report(tmp_path, make_run())
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html))
+    assert (facts["batches"], facts["tries per problem"], facts["seed"]) == (
+        "2, each of 2 problems",
+        "1",
+        "3",
+    )
+
+
 def test_solved_is_told_where_the_reward_is_a_share(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -105,7 +116,8 @@ def test_a_real_run(tmp_path: Path) -> None:
     first, last = (row for row in (rows[0], rows[-1]))
     for key, cells in page.metrics.items():
         form = "{:.1f}" if "response_length" in key else "{:.3f}"
-        assert (cells[1], cells[3]) == (form.format(first[key]), form.format(last[key]))
+        means = [cell.partition("±")[0] for cell in cells]
+        assert (means[1], means[3]) == (form.format(first[key]), form.format(last[key]))
     shown = {key for key in last if key.startswith("val/") and "boot" not in key and "solved" not in key}
     assert page.metrics.keys() == shown
     assert html.count("<figure") == 13
@@ -135,15 +147,36 @@ def test_several_runs_share_the_curves(make_run: MakeRun, tmp_path: Path) -> Non
         tmp_path, make_run("one"), make_run("two", algorithm="grpo", steps=2, evaluated=(0, 2))
     )
     head, _, one, two = page.rows["held-out"][:4]
-    assert head[4:7] == ["success mean@2", "success best@2", "tests passed mean@2"]
-    assert (one[0], one[2], one[4:6]) == ("one", "4", ["0.100", "0.300"])
-    assert (two[0], two[2], two[4:6]) == ("two", "2", ["0.100", "0.500"])
-    assert ["algorithm", "resd", "grpo"] in page.rows["settings"]
-    assert not any(row[0] == "model" for row in page.rows["settings"])  # the same in both
+    # No column of the seed, which is the same and told above.
+    assert head[:5] == ["run", "update", "success mean@2", "success best@2", "tests passed mean@2"]
+    assert (one[:2], one[3:5]) == (["one · resd", "4"], ["0.100", "0.300"])
+    assert (two[:2], two[3:5]) == (["two · grpo", "2"], ["0.100", "0.500"])
+    assert ["algorithm", "resd", "grpo"] in page.rows["differences"]
+    assert not any(row[0] == "model" for row in page.rows["differences"])  # the same in both
     (loss,) = figures(html, "Loss")
     assert loss.count("<polyline") == 2
     (playbook,) = figures(html, "Playbook size")
     assert playbook.count("<polyline") == 1
+
+
+@pytest.mark.parametrize("names", [["one"], ["one", "two"]])
+def test_what_is_measured_is_told_once_and_not_folded(
+    make_run: MakeRun, tmp_path: Path, names: list[str]
+) -> None:
+    _, html = report(tmp_path, *(make_run(name) for name in names))
+    assert html.count("mean@k averages") == 1
+    assert "mean@k averages" in re.sub(r"<details.*?</details>", "", html, flags=re.DOTALL)
+
+
+def test_every_cell_of_a_comparison_names_itself_where_the_heads_have_no_room(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    _, html = report(tmp_path, make_run("one", seed=0), make_run("two", algorithm="grpo"))
+    (row,) = re.findall(r'<tr class="group">(?:(?!</tr>).)*one · resd.*?</tr>', html, re.DOTALL)
+    assert re.findall('data-name="(.*?)"', row) == [
+        *("seed", "update", "success mean@2", "success best@2", "tests passed mean@2"),
+        *("entries", "tokens", "training time"),
+    ]
 
 
 def test_seeds_of_one_configuration_are_one_curve_with_a_band(make_run: MakeRun, tmp_path: Path) -> None:
@@ -153,15 +186,24 @@ def test_seeds_of_one_configuration_are_one_curve_with_a_band(make_run: MakeRun,
     assert group[:3] == ["RESD", "3 seeds", "4"]
     # 0.3, 0.4, 0.5: mean 0.4, standard deviation 0.1, and 0.1 / sqrt(3) = 0.0577.
     assert group[4:6] == ["0.100", "0.400± 0.058"]
-    assert [row[0] for row in members] == ["r0", "r1", "r2"]
+    assert [row[:2] for row in members] == [[f"r{i} · resd", str(i)] for i in range(3)]
     assert [row[5] for row in members] == ["0.300", "0.400", "0.500"]
     (chart,) = figures(html, "Held-out success, mean@2")
     assert chart.count("<polygon") > 0
     assert "RESD, update 4: 0.4 ± 0.058" in chart
     (loss,) = figures(html, "Loss")
     assert loss.count("<polyline") == 2
-    assert ["algorithm", "resd", "grpo"] in page.rows["settings"]
-    assert not any(row[0] == "seed" for row in page.rows["settings"])
+    assert ["algorithm", "resd", "grpo"] in page.rows["differences"]
+    assert not any(row[0] == "seed" for row in page.rows["differences"])
+
+
+def test_losses_that_are_different_quantities(make_run: MakeRun, tmp_path: Path) -> None:
+    folders = [make_run("one"), make_run("two")]
+    change(folders[1], optimizer={"learning_rate": 1e-6})
+    assert "a quantity of its own" not in report(tmp_path, *folders)[1]
+    change(folders[1], algorithm="grpo")
+    (loss,) = figures(report(tmp_path, *folders)[1], "Loss")
+    assert "a quantity of its own" in loss.partition("</figure>")[0]
 
 
 def test_runs_are_told_apart_by_any_setting(make_run: MakeRun, tmp_path: Path) -> None:
@@ -171,8 +213,8 @@ def test_runs_are_told_apart_by_any_setting(make_run: MakeRun, tmp_path: Path) -
         config["optimizer"] = {"learning_rate": float(rate)}
         (folder / "config.yaml").write_text(yaml.safe_dump({**config, "output": folder.name}))
     page, _ = report(tmp_path, *folders)
-    assert page.rows["settings"] == [
-        ["what differs", "one", "two"],
+    assert page.rows["differences"] == [
+        ["what differs", "one · learning_rate 1e-05", "two · learning_rate 1e-06"],
         ["optimizer.learning_rate", "1e-05", "1e-06"],
     ]
     assert "learning_rate: 1.0e-06" in page.text
@@ -276,14 +318,31 @@ def test_alarms(make_run: MakeRun, tmp_path: Path) -> None:
     rows[2] |= {"actor/grad_norm": None, "actor/skipped": 1.0}
     rows[4] |= {"actor/trained_fraction": 0.0, "actor/skipped": 1.0}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    page, _ = report(tmp_path, folder)
-    alarms = {row[0]: row[1] for row in page.rows["alarms"]}
+    page, html = report(tmp_path, folder)
+    # The first cell is a name, and below it what it means.
+    names = re.findall(r"<tr><td>(.*?)<small>", html)
+    alarms = dict(zip(names, (row[1] for row in page.rows["alarms"] if row[0] != "what"), strict=True))
     assert alarms["reflections rejected"] == "▲ 1 of 20, first in update 2"
     assert alarms["gradient not finite"] == "▲ 1 of 4, first in update 2"
     assert alarms["nothing to learn from"] == "▲ 1 of 4, first in update 3"
     assert alarms["teacher equals student"] == "0 of 4"
     assert alarms["metrics not finite"] == "▲ 1"
     assert "curations rejected" not in alarms  # not in this log
+    shown = re.sub(r"<details.*?</details>", "", html.partition('id="alarms"')[2], flags=re.DOTALL)
+    assert ["reflections rejected" in shown, "unknown tags" in shown] == [True, False]
+    assert f"{len(alarms) - 4} other checks: nothing to report" in page.text
+
+
+def test_no_alarm_is_one_line(make_run: MakeRun, tmp_path: Path) -> None:
+    page, html = report(tmp_path, make_run(algorithm="grpo"))
+    checks = len([row for row in page.rows["alarms"] if row[0] != "what"])
+    assert f"{checks} checks: nothing to report" in page.text
+    assert "does not do this" not in page.text
+    assert "<table" not in re.sub(
+        r"<details.*?</details>", "", html.partition('id="alarms"')[2], flags=re.DOTALL
+    )
+    page, _ = report(tmp_path, make_run("one"), make_run("two", algorithm="grpo"))
+    assert ": a run that does not do this" in page.text
 
 
 def test_one_playbook_per_problem(make_run: MakeRun, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,26 @@ def test_the_first_problem_that_fails_and_then_succeeds(make_run: MakeRun) -> No
     assert solved.is_solved
     assert solved.reflection is None
     assert solved.teacher_prompt is None
+
+
+@pytest.mark.parametrize(
+    ("solved", "words"),
+    [
+        ([0, 0, 1, 0], "solved in round 3 of 4"),
+        ([0, 1, 0, 1], "solved in rounds 2 and 4 of 4"),
+        ([0, 1, 1, 1], "solved in rounds 2, 3 and 4 of 4"),
+        ([1, 1], "solved in all 2 rounds"),
+        ([0, 0], "not solved in 2 rounds"),
+        ([0], "not solved in 1 round"),
+        ([1], "solved in round 1 of 1"),
+    ],
+)
+def test_the_outcome_of_every_round_is_told(make_run: MakeRun, solved: list[int], words: str) -> None:
+    story = choose_story(load_run(make_run(), "run"))
+    assert story is not None
+    first = story.rounds[0]
+    rounds = [replace(first, round=i, solved=each) for i, each in enumerate(solved)]
+    assert replace(story, rounds=rounds).outcome == words
 
 
 def edit(folder: Path, **changes: object) -> None:

@@ -30,7 +30,7 @@ def test_groups_are_of_one_configuration(make_run: MakeRun) -> None:
     resd, sdpo = group_runs(load_runs(folders))
     assert [run.name for run in resd.runs] == ["a0", "a1", "a2"]
     assert (resd.name, resd.seeds) == ("RESD", "3 seeds")
-    assert (sdpo.name, sdpo.seeds) == ("SDPO", "seed 3")
+    assert (sdpo.name, sdpo.seeds) == ("SDPO", "3")
     assert differing([resd, sdpo]) == ["algorithm"]
 
 

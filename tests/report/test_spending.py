@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resd.records import ResdError
-from resd.report.facts import generated, short
+from resd.report.facts import generated, short, training_time
 from resd.report.runs import Run, load_run
 from resd.report.spending import axes, is_estimated, spending, tokens_of
 
@@ -62,6 +62,16 @@ def test_axes_add_up(make_run: MakeRun) -> None:
     assert places["rollouts"] == {step: 2 * step for step in range(5)}
     assert places["tokens"] == {0: 0, 1: 49, 2: 88, 3: 137, 4: 176}
     assert places["time"] == {step: 6 * step for step in range(5)}
+
+
+def test_the_table_has_the_time_of_the_axis(make_run: MakeRun) -> None:
+    folder = make_run()
+    evaluated = {"kind": "evaluation", "step": 4, "timing_s/evaluation": 1000.0}
+    with (folder / "timing.jsonl").open("a") as file:
+        file.write(json.dumps(evaluated) + "\n")
+    run = load_run(folder, "run")
+    assert training_time(run) == "24 s"
+    assert axes([run])[-1].place(run)[4] == 24
 
 
 def test_long_runs_are_told_in_hours(make_run: MakeRun) -> None:

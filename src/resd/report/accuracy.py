@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from pathlib import Path
 
 from resd.report.bars import bars_of, stacked_bars, swatch
 from resd.report.chart import Line
 from resd.report.curves import Figure, Legend, View, all_runs, frame
-from resd.report.runs import Points, Run, damaged, once_per_run
+from resd.report.runs import Points, Run, once_per_run
+from resd.report.samples import samples
 from resd.report.seeds import Group, mean_points
 from resd.report.spending import Axis
-from resd.training import journal
 
 BINS = ("none", "less than half", "half or more", "all")
 MOST_EVALUATIONS = 120  # read, evenly spaced; their files are large
@@ -26,11 +24,9 @@ def distribution(run: Run) -> dict[int, Shares]:
     found: dict[int, Shares] = {}
     rows = run.evaluations[:: -(-len(run.evaluations) // MOST_EVALUATIONS) or 1]
     for step in (int(row["step"]) for row in rows):
-        path = run.evaluation_file(step)
-        if path.is_file():
-            status = path.stat()
-            if shares := _shares(path, status.st_mtime_ns, status.st_size):
-                found[step] = shares
+        if kept := samples(run, step):
+            bins = [bin_of(*each) for each in kept.solved]
+            found[step] = tuple(bins.count(i) / len(bins) for i in range(len(BINS)))
     return found
 
 
@@ -69,16 +65,3 @@ def bin_of(solved: int, samples: int) -> int:
 
 def _bin(i: int) -> Callable[[Run], Points]:
     return lambda run: tuple((float(step), shares[i]) for step, shares in distribution(run).items())
-
-
-@lru_cache(maxsize=20_000)
-def _shares(path: Path, _changed: int, _size: int) -> Shares:
-    """Read once as long as it stays as it is."""
-    outcomes: dict[str, list[bool]] = {}
-    try:
-        for row in journal.read(path):
-            outcomes.setdefault(row["problem"], []).append(0 < row["total"] == row["passed"])
-    except (KeyError, TypeError) as error:
-        raise damaged(path, error) from error
-    bins = [bin_of(sum(tries), len(tries)) for tries in outcomes.values()]
-    return tuple(bins.count(i) / len(bins) for i in range(len(BINS))) if bins else ()

@@ -17,6 +17,15 @@ class Alarm:
     meaning: str
     cells: Sequence[tuple[str, bool]]
 
+    @property
+    def is_raised(self) -> bool:
+        return any(look for _, look in self.cells)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether there are runs that do not do this at all."""
+        return any(text == NONE for text, _ in self.cells)
+
 
 # Name, metric that counts it, metric that counts the whole ("" for none), what it means.
 _COUNTS = (

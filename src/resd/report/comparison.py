@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from resd.report.facts import duration, generated
-from resd.report.results import NONE, HeldOut, held_out
+from resd.report.facts import generated, training_time
+from resd.report.results import NONE, Cell, HeldOut, held_out
 from resd.report.runs import Run, series, total
+from resd.report.samples import error_over_problems
 from resd.report.seeds import Average, Group, average
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A mean, and its standard error where there are several seeds ("" for none)."""
-
-    mean: str
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +44,15 @@ class Comparison:
     lines: Sequence[Line]
 
     @property
-    def has_errors(self) -> bool:
-        return any(after.error for line in self.lines for _, after in line.cells)
+    def has_seeds(self) -> bool:
+        """Whether the seeds need a column: one that all runs share is told in the header."""
+        return len({line.seeds for line in self.lines}) > 1
+
+    @property
+    def has_errors(self) -> Sequence[tuple[bool, bool]]:
+        """By metric, whether any number before, and any after, has one."""
+        columns = zip(*(line.cells for line in self.lines), strict=True)
+        return [(any(b.error for b, _ in cells), any(a.error for _, a in cells)) for cells in columns]
 
 
 def compare(groups: Sequence[Group]) -> Comparison:
@@ -64,8 +64,7 @@ def compare(groups: Sequence[Group]) -> Comparison:
         lines.append(_line(group.name, color, group.seeds, group.runs, metrics))
         if len(group.runs) > 1:
             for run in group.runs:
-                seed = f"seed {run.setting('seed')}"
-                lines.append(_line(run.name, None, seed, [run], metrics))
+                lines.append(_line(run.name, None, str(run.setting("seed")), [run], metrics))
     return Comparison([heading(metric, with_source=several) for metric in metrics], lines)
 
 
@@ -86,16 +85,22 @@ def heading(metric: HeldOut, *, with_source: bool) -> str:
 
 
 def before_after(runs: Sequence[Run], metric: HeldOut) -> tuple[Average | None, Average | None]:
-    """Over the runs that have it; after is None where there is one evaluation only."""
+    """Over the runs that have it; after is None where there is one evaluation only.
+
+    Standard errors are over the runs, for one run over its problems.
+    """
     points = [dict(series(run.evaluations, metric.key)) for run in runs]
     points = [each for each in points if each]
     if not points:
         return None, None
     shared = sorted(set.intersection(*(set(each) for each in points))) or [max(points[0])]
     first = average(each[min(each)] for each in points)
-    if shared[-1] == min(points[0]):
-        return first, None
-    return first, average(each[shared[-1]] for each in points if shared[-1] in each)
+    last = average(each[shared[-1]] for each in points if shared[-1] in each)
+    if len(runs) == 1:
+        run, name = runs[0], metric.average
+        first = replace(first, error=error_over_problems(run, min(points[0]), name, first.mean))
+        last = replace(last, error=error_over_problems(run, shared[-1], name, last.mean))
+    return first, None if shared[-1] == min(points[0]) else last
 
 
 def _line(name: str, color: int | None, seeds: str, runs: Sequence[Run], metrics: Sequence[HeldOut]) -> Line:
@@ -111,7 +116,7 @@ def _line(name: str, color: int | None, seeds: str, runs: Sequence[Run], metrics
         _span(*averages[0]) if averages else None,
         f"{average(known).mean:.{0 if len(runs) == 1 else 1}f}" if known else "",
         generated(*runs),
-        duration(*runs),
+        training_time(*runs),
     )
 
 
@@ -125,9 +130,7 @@ def _last_update(runs: Sequence[Run]) -> str:
 def _cell(metric: HeldOut, value: Average | None) -> Cell:
     if value is None:
         return Cell(NONE)
-    error = None if value.error is None else metric.format(value.error)
-    # Seeds that begin with the same model have the same result before training.
-    return Cell(metric.format(value.mean), f"± {error}" if error and float(error) else "")
+    return metric.cell(value.mean, value.error)
 
 
 def _span(before: Average | None, after: Average | None) -> Span | None:

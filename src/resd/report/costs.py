@@ -14,15 +14,18 @@ from resd.report.spending import ROLES, Axis, tokens_of
 
 PHASES = ("generate", "grade", "context", "update", "switch")
 
+VISIBLE = 0.01  # of the highest bar: a part that is less is no more than a line
+
 Sources = Mapping[str, Callable[[Run], Points]]
 
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """One chart per group, which share their axes and the legend."""
+    """One chart per group, which share their axes and the legend. `unseen` are parts too small to be seen."""
 
     title: str
     legend: Legend
+    unseen: Sequence[str]
     figures: Sequence[Figure]
 
 
@@ -31,34 +34,48 @@ def costs(groups: Sequence[Group], updates: Axis) -> list[Stacks]:
     phases: Sources = {**{name: _phase(name) for name in PHASES}, "other": _other}
     roles: Sources = {words: _role(role) for role, words in ROLES.items()}
     drawn = (
-        _stacks("Seconds per update", "seconds", phases, groups, updates),
-        _stacks("Generated tokens per update", "tokens", roles, groups, updates),
+        _stacks("Seconds per update", "seconds", "phase", phases, groups, updates),
+        _stacks("Generated tokens per update", "tokens", "role", roles, groups, updates),
     )
     return [stacks for stacks in drawn if stacks.figures]
 
 
-def _stacks(title: str, unit: str, sources: Sources, groups: Sequence[Group], updates: Axis) -> Stacks:
+def _stacks(
+    title: str, unit: str, kind: str, sources: Sources, groups: Sequence[Group], updates: Axis
+) -> Stacks:
+    """`kind` names the palette, which is not that of the runs."""
     shared = frame(all_runs(groups), updates)
     parts = {group.name: _parts(group, sources) for group in groups}
     top = max(map(_highest, parts.values()), default=0.0)
-    named = {part.label: part.color for each in parts.values() for part in each}
-    legend = [(swatch(color), label) for label, color in sorted(named.items(), key=lambda pair: pair[1])]
+    named, unseen = _by_visibility([part for each in parts.values() for part in each], VISIBLE * top)
+    legend = [
+        (swatch(color, kind=kind), label) for label, color in sorted(named.items(), key=lambda pair: pair[1])
+    ]
     most = bars_of(len(groups))
     figures = [
         Figure(
             name if len(groups) > 1 else "",
-            [View("updates", stacked_bars(f"{title}, {name}", unit, each, shared, top, most=most))],
+            [View("updates", stacked_bars(f"{title}, {name}", unit, each, shared, top, kind, most))],
         )
         for name, each in parts.items()
         if each
     ]
-    return Stacks(title, legend, figures)
+    return Stacks(title, legend, unseen, figures)
 
 
 def _parts(group: Group, sources: Sources) -> list[Line]:
     """Those that are not 0 throughout. Each keeps its colour in all groups."""
     parts = [Line(name, mean_points(group, source), i) for i, (name, source) in enumerate(sources.items())]
     return [part for part in parts if any(value > 0 for _, value in part.points)]
+
+
+def _by_visibility(parts: Sequence[Line], least: float) -> tuple[dict[str, int], list[str]]:
+    """The colours of those that are somewhere as high as `least`, and the names of the others."""
+    highest: dict[str, float] = {}
+    for part in parts:
+        highest[part.label] = max(highest.get(part.label, 0.0), *(value for _, value in part.points))
+    seen = {part.label: part.color for part in parts if highest[part.label] >= least}
+    return seen, [label for label in highest if label not in seen]
 
 
 def _highest(parts: Sequence[Line]) -> float:

@@ -11,12 +11,14 @@ from resd.report.bars import swatch
 from resd.report.chart import SMALL, WIDE, Frame, Line, Size, labelled, line_chart
 from resd.report.results import HeldOut, held_out
 from resd.report.runs import Points, Run, batch_ends, series, tags_by_update
-from resd.report.seeds import Group, curve
+from resd.report.seeds import Group, curve, differing
 from resd.report.spending import Axis
 
 Source = Callable[[Run], Points]
 # Title, unit, curves by name.
 Spec = tuple[str, str, dict[str, Source]]
+# Settings that make one run's loss another quantity than another's.
+LOSSES = ("algorithm", "loss_aggregation", "distillation", "policy", "srpo", "rlsd", "switch")
 Legend = Sequence[tuple[Markup, str]]
 
 
@@ -142,6 +144,11 @@ def shared_boundaries(runs: Sequence[Run]) -> tuple[float, ...]:
     longest = max((batch_ends(run) for run in runs), key=len)
     same = all(batch_ends(run) == tuple(end for end in longest if end < run.steps) for run in runs)
     return longest if same else ()
+
+
+def losses_differ(groups: Sequence[Group]) -> bool:
+    """Whether the heights of loss curves cannot be compared."""
+    return any(key.partition(".")[0] in LOSSES for key in differing(groups))
 
 
 def group_legend(groups: Sequence[Group]) -> Legend:

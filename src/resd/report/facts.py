@@ -34,10 +34,10 @@ def facts(run: Run) -> dict[str, str]:
         "environment": environment(run),
         "seed": _text(run.setting("seed")),
         "updates done": f"{len(run.updates)}{f' of at most {most}' if most else ''}",
-        "batches": f"{batches} of {_text(run.setting('stream.batch_size'))} problems",
-        "tries": _text(run.setting("rollout.n")),
+        "batches": f"{batches}, each of {_text(run.setting('stream.batch_size'))} problems",
+        "tries per problem": _text(run.setting("rollout.n")),
         "generated tokens": generated(run),
-        "time": duration(run),
+        "training time": training_time(run),
     }
 
 
@@ -65,9 +65,9 @@ def generated(*runs: Run) -> str:
     return ("≈ " if is_estimated(runs) else "") + short(fmean(found))
 
 
-def duration(*runs: Run) -> str:
-    """Of all updates and evaluations, mean over the runs."""
-    seconds = fmean((total(r.timing, "timing_s/step") or 0.0) + r.evaluation_seconds for r in runs)
+def training_time(*runs: Run) -> str:
+    """Of all updates, mean over the runs. Evaluations, which only measure, do not count."""
+    seconds = fmean(total(run.timing, "timing_s/step") or 0.0 for run in runs)
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

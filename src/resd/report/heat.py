@@ -15,7 +15,7 @@ from resd.report.runs import Run, damaged, number
 TOKENS = "tokens"  # a folder with one file per update
 MOST_STEPS, MOST_RESPONSES, MOST_TOKENS = 3, 3, 800
 LEVELS = 10  # of colour, in the style sheet
-# The darkest colour stands for this quantile of the shown values: outliers must not pale the rest.
+# The strongest colour stands for this quantile of the shown values: outliers must not pale the rest.
 TOP_QUANTILE = 0.98
 
 
@@ -51,35 +51,56 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """Some responses of a run. `top` and `advantage_top` are what the darkest colours stand for."""
+    """Some responses of a run. `quantile` is the run's own, where the scale is that of all runs."""
 
     run: str
     responses: Sequence[Response]
-    top: float
-    advantage_top: float
+    quantile: float
     steps: int  # that have a file
 
 
-def heat(run: Run) -> Heat | None:
+@dataclass(frozen=True, slots=True)
+class Heats:
+    """Of several runs, on one scale: `top` and `advantage_top` are what the strongest colours stand for."""
+
+    runs: Sequence[Heat]
+    top: float
+    advantage_top: float
+
+
+def heats(runs: Sequence[Run]) -> Heats | None:
     """The first responses of the first, a middle and the last update; None without `tokens/<step>.jsonl`."""
-    steps = [step for step in run.steps_with_updates if _path(run, step).is_file()]
-    rows = [(step, row) for step in spaced(steps, MOST_STEPS) for row in _rows(_path(run, step))]
-    if not rows:
+    found = [(run, rows) for run in runs if (rows := _shown(run))]
+    if not found:
         return None
-    top = _quantile([value for _, row in rows for value in row["divergence"]])
-    advantage_top = _quantile([value for _, row in rows for value in row["advantage"]])
+    all_rows = [row for _, rows in found for row in rows]
+    top, advantage_top = _top(all_rows, "divergence"), _top(all_rows, "advantage")
+    return Heats([_heat(run, rows, top, advantage_top) for run, rows in found], top, advantage_top)
+
+
+def _heat(run: Run, rows: Sequence[dict[str, Any]], top: float, advantage_top: float) -> Heat:
     responses = [
         Response(
-            step,
+            row["step"],
             row["key"],
             row["first"],
             _coloured(row["tokens"], row["divergence"], top),
             _coloured(row["tokens"], row["advantage"], advantage_top),
             row["total"],
         )
-        for step, row in rows
+        for row in rows
     ]
-    return Heat(run.name, responses, top, advantage_top, len(steps))
+    return Heat(run.name, responses, _top(rows, "divergence"), len(_steps(run)))
+
+
+def _steps(run: Run) -> list[int]:
+    return [step for step in run.steps_with_updates if _path(run, step).is_file()]
+
+
+def _shown(run: Run) -> list[dict[str, Any]]:
+    return [
+        {"step": step, **row} for step in spaced(_steps(run), MOST_STEPS) for row in _rows(_path(run, step))
+    ]
 
 
 def spaced(items: Sequence[int], most: int) -> list[int]:
@@ -131,6 +152,6 @@ def _coloured(texts: Sequence[str], values: Sequence[float | None], top: float) 
     return [Token(text, value, level(value, top)) for text, value in zip(texts, values, strict=False)]
 
 
-def _quantile(values: Sequence[float | None]) -> float:
-    sizes = sorted(abs(value) for value in values if value is not None and isfinite(value))
+def _top(rows: Sequence[dict[str, Any]], key: str) -> float:
+    sizes = sorted(abs(value) for row in rows for value in row[key] if value is not None and isfinite(value))
     return sizes[min(len(sizes) - 1, int(TOP_QUANTILE * len(sizes)))] if sizes else 0.0

@@ -22,17 +22,20 @@ from resd.report.curves import (
     TRAINING,
     by_update,
     group_legend,
+    losses_differ,
     progress,
     shared_boundaries,
     without_zeros,
 )
 from resd.report.facts import compare_settings, shared_facts
-from resd.report.heat import LEVELS, heat
+from resd.report.heat import LEVELS, heats
+from resd.report.labels import told_apart
 from resd.report.life import shelf
 from resd.report.reflections import MOST_EXAMPLES, examples
 from resd.report.results import held_out, results
 from resd.report.rounds import choose_story
 from resd.report.runs import Run
+from resd.report.samples import sizes
 from resd.report.seeds import Group, group_runs
 from resd.report.spending import axes, is_estimated
 
@@ -53,6 +56,7 @@ def render(runs: Sequence[Run], *, live: bool = False) -> str:
 
 def context(runs: Sequence[Run]) -> dict[str, Any]:
     """What the template is given."""
+    runs = told_apart(runs)
     groups = group_runs(runs)
     told = [group.runs[0] for group in groups[:MOST_TOLD]]
     measured = axes(runs)
@@ -69,7 +73,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
         **_curves(runs, groups),
         "axes": measured,
         "estimated": is_estimated(runs),
-        "heats": [found for run in told if (found := heat(run))],
+        "heats": heats(told),
         "heat_levels": LEVELS,
         "shelves": [shelf(run) for run in told if run.has_playbook],
         "stories": {run.name: story for run in told if (story := choose_story(run))},
@@ -82,6 +86,7 @@ def _numbers(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
     return {
         "comparison": compare(groups),
         "results": {name: table for name, table in tables.items() if table},
+        "sizes": sizes(runs),
         "tasks": len({metric.source for run in runs for metric in held_out(run)}),
         "alarms": alarms(runs),
         "settings": compare_settings(groups),
@@ -96,6 +101,7 @@ def _curves(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
         "accuracy": accuracy.figures(groups, measured[0]),
         "accuracy_legend": accuracy.legend(),
         "training": by_update(TRAINING, groups, measured[0]),
+        "losses_differ": losses_differ(groups),
         "playbook_curves": by_update(playbook, groups, measured[0]),
         "playbook_zeros": zeros,
         "group_legend": group_legend(groups),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resd.report.runs import Row, Run, number
+from resd.report.samples import error_over_problems
 
 _HELD_OUT = re.compile(r"val/(?P<source>.+)/(?P<variable>[^/]+)/(?P<statistic>mean@\d+|best@\d+|mean)")
 _WORDS = {
@@ -16,6 +17,14 @@ _WORDS = {
     "response_length": "response length",
 }
 NONE = "\N{EN DASH}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A mean, and its standard error with its sign ("" for none)."""
+
+    mean: str
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +40,19 @@ class HeldOut:
     def words(self) -> str:
         return _WORDS.get(self.variable, self.variable)
 
+    @property
+    def average(self) -> str:
+        """Which average over problems it is, such as "reward/mean" (`samples.Samples`)."""
+        return f"{self.variable}/{self.statistic.partition('@')[0]}"
+
     def format(self, value: float | None) -> str:
         form = "{:.1f}" if self.variable == "response_length" else "{:.3f}"
         return NONE if value is None else form.format(value)
+
+    def cell(self, mean: float | None, error: float | None) -> Cell:
+        """An error that rounds to 0 is left out: so it is where all begin with the same, or with nothing."""
+        text = self.format(error)
+        return Cell(self.format(mean), f"± {text}" if error is not None and float(text) else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +61,11 @@ class Results:
 
     run: str
     columns: Sequence[str]
-    rows: Sequence[tuple[HeldOut, Sequence[str], str]]
+    rows: Sequence[tuple[HeldOut, Sequence[Cell], str]]
+
+    @property
+    def has_errors(self) -> bool:
+        return any(cell.error for _, cells, _ in self.rows for cell in cells)
 
 
 def held_out(run: Run) -> list[HeldOut]:
@@ -85,8 +108,14 @@ def results(run: Run) -> Results | None:
     rows = []
     for metric in held_out(run):
         values = [number(row, metric.key) for _, row in chosen]
-        rows.append((metric, [metric.format(value) for value in values], _change(metric, values)))
+        cells = [_cell(run, row, metric) for _, row in chosen]
+        rows.append((metric, cells, _change(metric, values)))
     return Results(run.name, columns, rows)
+
+
+def _cell(run: Run, row: Row, metric: HeldOut) -> Cell:
+    value = number(row, metric.key)
+    return metric.cell(value, error_over_problems(run, row["step"], metric.average, value))
 
 
 def _change(metric: HeldOut, values: Sequence[float | None]) -> str:

@@ -66,13 +66,29 @@ class Story:
         return False in outcomes and True in outcomes[outcomes.index(False) :]
 
     @property
+    def outcome(self) -> str:
+        """Such as "solved in round 3 of 4": a problem that was solved once may fail again."""
+        solved = [str(each.round + 1) for each in self.rounds if each.is_solved]
+        last = self.rounds[-1].round + 1
+        if not solved:
+            return f"not solved in {last} round{'s' if last > 1 else ''}"
+        if len(solved) == len(self.rounds) > 1:
+            return f"solved in all {last} rounds"
+        return f"solved in round{'s' if len(solved) > 1 else ''} {_listed(solved)} of {last}"
+
+    @property
     def progress(self) -> float:
         """How much more of the tests the last round passes than the first."""
         return self.rounds[-1].pass_rate - self.rounds[0].pass_rate
 
 
+def _listed(words: Sequence[str]) -> str:
+    """Such as "2, 3 and 4"."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
 def choose_story(run: Run) -> Story | None:
-    """The first problem that fails and then succeeds within its batch; else the one that comes furthest.
+    """The first problem that fails and is later solved within its batch; else the one that comes furthest.
 
     None where rollouts were not kept.
     """

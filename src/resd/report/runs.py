@@ -40,7 +40,6 @@ class Run:
     updates: Sequence[Row]
     evaluations: Sequence[Row]
     timing: Sequence[Row]
-    evaluation_seconds: float
     playbooks: Mapping[str, Playbook]
     changes: Sequence[Change]
 
@@ -110,9 +109,6 @@ def load_run(folder: Path, name: str) -> Run:
         updates=_kind(rows, "update"),
         evaluations=_kind(rows, "evaluation"),
         timing=_kind(timing, "update"),
-        evaluation_seconds=sum(
-            number(row, "timing_s/evaluation") or 0.0 for row in _kind(timing, "evaluation")
-        ),
         playbooks=load_playbooks(path) if path.is_file() else {},
         changes=journal.read(path),
     )

@@ -27,10 +27,10 @@ class Group:
 
     @property
     def seeds(self) -> str:
-        """Such as "3 seeds", "seed 0", or "2 runs" where a seed was run twice."""
+        """Such as "3 seeds", "0" for the seed of one run, or "2 runs" where a seed was run twice."""
         seeds = [run.setting("seed") for run in self.runs]
         if len(seeds) == 1:
-            return f"seed {seeds[0]}"
+            return str(seeds[0])
         return f"{len(seeds)} {'seeds' if len(set(map(str, seeds))) == len(seeds) else 'runs'}"
 
 

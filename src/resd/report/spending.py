@@ -66,7 +66,7 @@ def axes(runs: Sequence[Run]) -> list[Axis]:
         Axis("updates", "updates", "update", _updates),
         Axis("rollouts", "rollouts", "rollouts", lambda run: _so_far(run, lambda spent: spent.rollouts)),
         Axis("tokens", "generated tokens", "generated tokens", _tokens),
-        Axis("time", "time", f"{unit} of training", lambda run: _scaled(_seconds(run), size)),
+        Axis("time", "training time", f"{unit} of training", lambda run: _scaled(_seconds(run), size)),
     )
     return [axis for axis in known if axis.key == "updates" or any(len(axis.place(run)) > 1 for run in runs)]
 
