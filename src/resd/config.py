@@ -27,7 +27,7 @@ Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 class Section(BaseModel):
     """Every part of the configuration: unknown keys are errors, values are fixed once checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EnvironmentConfig(Section):

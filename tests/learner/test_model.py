@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from resd.learner.model import (
     load_model,
     load_tokenizer,
     projection,
+    recomputing,
     resolve_device,
     resolve_dtype,
     response_hidden,
@@ -102,3 +104,48 @@ def test_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_dtype("auto", torch.device("cuda")) == torch.bfloat16
     fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     assert resolve_dtype("auto", cpu) == (torch.bfloat16 if fast else torch.float32)
+
+
+def test_a_model_that_caps_its_logits_is_refused_however_small_they_are(folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"vocab_size": 105, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    for cap in (30.0, None):
+        config = AutoConfig.for_model("gemma2", **shape, **heads, final_logit_softcapping=cap)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / str(cap))
+    with pytest.raises(ResdError, match="not a linear map"):
+        load_model(str(tmp_path / "30.0"))
+    load_model(str(tmp_path / "None"))
+    load_model(str(folder))
+
+
+def test_computing_again_brings_no_dropout() -> None:
+    """Some layers of `transformers` drop out whenever they train, and nothing else does."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 105,
+        "hidden_size": 32,
+        "ffn_dim": 64,
+        "num_hidden_layers": 2,
+        "word_embed_proj_dim": 32,
+    }
+    model = OPTForCausalLM(OPTConfig(**sizes, num_attention_heads=4, dropout=0.5)).eval()
+    layout, found = build_layout([(7, 8)], [(9, 10, 11)], [0]), []
+    for context in (nullcontext(), recomputing(body(model))):
+        model.zero_grad()
+        with context:
+            response_hidden(body(model), layout).square().sum().backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_tokenizer_must_know_chats(folder: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ResdError, match="no chat template"):
+        load_tokenizer(str(tmp_path))

@@ -23,7 +23,7 @@ def test_two_processes_sum_to_one(tied: bool, tmp_path: Path) -> None:
     for _, found in ranks:
         assert found.keys() == reference.keys()
         for name, gradient in reference.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_a_compiled_body_gives_the_same_loss_and_gradients() -> None:
@@ -37,7 +37,7 @@ def test_a_compiled_body_gives_the_same_loss_and_gradients() -> None:
     assert ours.item() == pytest.approx(loss, rel=1e-6)
     found = {name.replace("_orig_mod.", ""): gradient for name, gradient in gradients(student).items()}
     for name, gradient in reference.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6)
 
 
 def test_compiling_all_of_it_leaves_the_loss_alone() -> None:

@@ -61,8 +61,12 @@ def test_rounds_then_the_solution_and_a_trace(config: Path, tmp_path: Path, caps
     assert f"solved by attempt {summary['first']}: {summary['attempts']} attempts" in said
     assert solution["text"] in said
     first = without_seconds(trace)
+    assert run(*words, "--output", trace) == 2, "a trace is not written over"
+    assert without_seconds(trace) == first
+    trace.unlink()
     assert run(*words, "--output", trace) == 0
     assert without_seconds(trace) == first, "the same seed gives the same trace, bit for bit"
+    trace.unlink()
     assert run(*words, "--output", trace, "--seed", "1") == 0
     assert without_seconds(trace) != first
 

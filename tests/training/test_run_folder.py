@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import yaml
 
 from resd.config import RunConfig
 from resd.records import ResdError
-from resd.training.run_folder import check_folder, open_folder
+from resd.training.run_folder import check_folder, hold, open_folder
 
 
 def test_the_same_configuration_goes_on(tmp_path: Path) -> None:
@@ -42,3 +44,29 @@ def test_options_of_an_environment_are_compared_too(tmp_path: Path) -> None:
     for other in (RunConfig(), RunConfig.model_validate({"environment": {"options": {"prompt": "full"}}})):
         with pytest.raises(ResdError, match=r"environment\.options"):
             check_folder(tmp_path / "run", other, resume=True)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from resd.training.run_folder import hold
+held = hold(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    """Until it ends, however it ends; the same process may go on with its own run."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ResdError, match="another process is at work on this run"):
+            hold(tmp_path / "run")
+        other.kill()
+    ours = hold(tmp_path / "run")
+    assert hold(tmp_path / "run")
+    assert ours
+    check_folder(tmp_path / "run", RunConfig(), resume=False)  # a lock alone is no run

@@ -302,7 +302,7 @@ def test_teacher_prompts_leave_room_for_responses(model: Path, tmp_path: Path, a
     assert prompt is not None
     assert 90 < len(prompt.ids) <= 100
     assert "trial" in prompt.dropped
-    with pytest.raises(ResdError, match=r"rollout\.max_tokens: responses of 4096 tokens leave no room"):
+    with pytest.raises(ResdError, match="responses of 4096 do not fit into 4096 positions"):
         toy.build_toy(toy.toy_config(model, tmp_path / "none", rollout={"n": 1, "max_tokens": 4096}))
 
 

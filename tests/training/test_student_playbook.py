@@ -10,7 +10,7 @@ import torch
 import toy
 from resd.records import Request, ResdError, Response
 from resd.training import journal, setup
-from resd.training.setup import fit_prompts
+from resd.training.lengths import fit_prompts
 from resd.training.stream import Stream
 from support import save_tiny
 

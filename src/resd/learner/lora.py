@@ -100,6 +100,8 @@ def _settings(folder: Path) -> Any:
     settings = PeftConfig.from_pretrained(folder)
     if settings.peft_type != "LORA":
         raise ResdError(f"adapters {folder}: are of kind {settings.peft_type}; only LORA is known here")
+    if settings.lora_bias:
+        raise ResdError(f"adapters {folder}: have biases (lora_bias), which cannot be merged; train without")
     return settings
 
 
@@ -121,6 +123,11 @@ def _targets(model: Any, config: LoRAConfig) -> list[str]:
     head = model.get_output_embeddings()
     linear = [name for name, m in model.named_modules() if type(m) is nn.Linear and m is not head]
     known = sorted({name.rpartition(".")[2] for name in linear})
+    if not known:
+        raise ResdError(
+            "lora.rank: this model has no linear layer that can have adapters; leave it out to train "
+            "all weights"
+        )
     if config.target_modules == "all-linear":
         return known
     for wanted in config.target_modules:

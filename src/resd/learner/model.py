@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import wraps
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from resd.objectives.chunked import LogitTiles, Projection
 from resd.records import ResdError
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+LARGE_HIDDEN = 1000.0  # times a last hidden state: far beyond where any model caps its logits
 
 
 def load_model(
@@ -78,13 +79,24 @@ def weights_dtype(config: RunConfig, device: torch.device) -> torch.dtype:
 
 
 def load_tokenizer(name_or_path: str) -> Any:
-    """The tokenizer beside the model; same names as `load_model`. Raises ResdError if there is none."""
+    """The tokenizer beside the model; same names as `load_model`.
+
+    Raises ResdError if there is none, or none for chats.
+    """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(resolve_name(name_or_path))
+        tokenizer = AutoTokenizer.from_pretrained(resolve_name(name_or_path))
     except (OSError, ValueError) as error:
         raise _not_loadable("tokenizer", name_or_path, error) from error
+    if not len(tokenizer):
+        raise ResdError(f"model {name_or_path}: holds no tokenizer; save the one it was trained with there")
+    if not tokenizer.chat_template:
+        raise ResdError(
+            f"model {name_or_path}: its tokenizer has no chat template; use a model that was trained on chats, "
+            "or put a chat_template.jinja beside its tokenizer"
+        )
+    return tokenizer
 
 
 def resolve_device(name: str) -> torch.device:
@@ -145,20 +157,29 @@ def record_prefix(body: Any, prefix: SharedPrefix, device: torch.device) -> None
 def recomputing(body: Any) -> Iterator[None]:
     """Keep only the layers' inputs, and compute each layer again in the backward pass, which must be inside.
 
-    `transformers` has this in training mode alone; here the layers are told that they train, and nothing in
-    them, so that no dropout comes with it.
+    `transformers` has this in training mode alone, where some layers drop out: here their forwards are
+    wrapped, inside of all hooks, such as those that gather sharded weights.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [layer for layer in body.modules() if isinstance(layer, GradientCheckpointingLayer)]
     for layer in layers:
-        layer.gradient_checkpointing = layer.training = True
-        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer.forward = _recomputed(layer.forward)
     try:
         yield
     finally:
         for layer in layers:
-            layer.gradient_checkpointing = layer.training = False
+            del layer.forward
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def wrapped(*words: Any, **options: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*words, **options)
+        return checkpoint(forward, *words, use_reentrant=False, **options)
+
+    return wrapped
 
 
 def projection(head: Any, hidden: Tensor) -> Projection:
@@ -194,12 +215,33 @@ def _not_loadable(what: str, name: str, error: Exception) -> ResdError:
 
 @torch.no_grad()
 def _check_head(model: Any, name: str) -> None:
-    """Some models scale or cap their logits after the head; a `Projection` would train them wrongly."""
+    """Some models scale or cap their logits after the head; a `Projection` would train them wrongly.
+
+    A cap shows where logits are large, so the head is also given hidden states that are.
+    """
     ids = torch.tensor([[1, 2]], device=model.device)
-    expected = model(input_ids=ids, use_cache=False).logits[0]
-    hidden = body(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
-    ours = LogitTiles([projection(model.get_output_embeddings(), hidden)])(slice(0, 2))
-    if not torch.allclose(expected.to(ours.dtype), ours, rtol=1e-2, atol=1e-2):
-        raise ResdError(
-            f"model {name}: its logits are not a linear map of the last hidden state; use another model"
-        )
+    head = model.get_output_embeddings()
+    hidden = getattr(body(model)(input_ids=ids, use_cache=False), "last_hidden_state", None)
+    for factor in (1.0, LARGE_HIDDEN):
+        with _scaled_input(head, factor):
+            expected = model(input_ids=ids, use_cache=False).logits[0]
+        if hidden is None or not _linear(projection(head, factor * hidden[0]), expected):
+            raise ResdError(
+                f"model {name}: its logits are not a linear map of the last hidden state; use another model"
+            )
+
+
+def _linear(ours: Projection, expected: Tensor) -> bool:
+    """Whether these are its logits, up to rounding."""
+    logits = LogitTiles([ours])(slice(0, len(expected)))
+    size = max(1.0, float(logits.abs().max()))
+    return torch.allclose(expected.to(logits.dtype), logits, rtol=1e-2, atol=1e-2 * size)
+
+
+@contextmanager
+def _scaled_input(head: Any, factor: float) -> Iterator[None]:
+    hook = head.register_forward_pre_hook(lambda _, words: (factor * words[0], *words[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -21,6 +21,7 @@ from resd.learner.parallel import ALONE
 from resd.records import Attempt, Problem, Request, Response
 from resd.training import setup
 from resd.training.leader import Start
+from resd.training.lengths import longest_sequence
 from resd.training.rollout import PromptIds, Sampling, roll_out
 
 
@@ -132,7 +133,7 @@ def open_bench(config: RunConfig, *, learns: bool, environment: Environment | No
     else:
         model = load_model(config.model, device, dtype=weights_dtype(config, device))
     engine = setup.make_engine(model, tokenizer, config)
-    room = setup.longest_sequence(config, model) - config.rollout.max_tokens
+    room = longest_sequence(config, model) - config.rollout.max_tokens
     return Bench(
         config=config,
         environment=environment,

@@ -81,6 +81,8 @@ def _config(args: argparse.Namespace, effort: Effort) -> RunConfig:
 
 def _open_trace(path: Path) -> None:
     """Empty, and before the work: a file that cannot be written is told at once."""
+    if path.is_file() and path.stat().st_size:
+        raise ResdError(f"--output {path}: holds a trace already; name another file, or remove it")
     try:
         path.write_text("", encoding="utf-8")
     except OSError as error:

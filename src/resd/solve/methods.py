@@ -12,7 +12,7 @@ from resd.records import Attempt, Problem
 from resd.solve.bench import Bench
 from resd.solve.effort import Effort
 from resd.solve.memory import Memory, Turn
-from resd.training import setup
+from resd.training import lengths, setup
 
 
 class Method(Protocol):
@@ -91,7 +91,9 @@ class SelfDistill:
         assert bench.learner is not None, "self_distill needs a learner"
         self.bench, self.learner, self.problem, self.seed = bench, bench.learner, problem, seed
         config = bench.config.model_copy(update={"seed": seed})
-        fitted, taught = (fit(config, bench.model) for fit in (setup.fit_prompts, setup.fit_teacher_prompts))
+        fitted, taught = (
+            fit(config, bench.model) for fit in (lengths.fit_prompts, lengths.fit_teacher_prompts)
+        )
         self.context = setup.make_context(
             fitted, bench.author or bench.engine, bench.tokenizer, self.learner.score
         )

@@ -76,7 +76,7 @@ def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
 
 def saved(root: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    return sorted((path for path in root.glob("[0-9]*") if path.is_dir()), key=lambda path: int(path.name))
+    return sorted((p for p in root.glob("*") if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
 
 
 def latest(root: Path) -> Path | None:
@@ -98,7 +98,7 @@ def load_state(checkpoint: Path) -> RunState:
 
 
 def _prune(root: Path, keep: int | None) -> None:
-    for path in root.glob(".*"):
+    for path in (*root.glob(".*.partial"), *root.glob(".*.old")):
         _remove(path)
     for path in saved(root)[: -keep if keep else 0]:
         path.rename(hidden := root / f".{path.name}.old")  # never a folder that is half gone but looks whole

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
 from resd.config import RunConfig
 from resd.records import ResdError
 
+LOCK = ".lock"
 # What may change between a run and its continuation: it does not change the updates that were made.
 HARMLESS = frozenset({"output", "device", "stream.max_updates", "checkpoint", "logging"})
 
@@ -28,6 +31,27 @@ def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise ResdError(f"output {folder}: cannot be made, for {nearest} is no folder that you may write to")
+
+
+def hold(folder: Path) -> TextIO | None:
+    """Keep other processes out of the folder until the file that is returned is closed, or this process ends.
+
+    None where the file system knows no locks. Raises ResdError where another process is at work.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a")
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process may go on with a run that it began
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN) and (folder / LOCK).is_file():
+            raise ResdError(
+                f"output {folder}: another process is at work on this run; wait for it, or choose another "
+                "output"
+            ) from error
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            return None
+        raise ResdError(f"output {folder}: cannot be written ({error.strerror})") from error
+    return file
 
 
 def open_folder(folder: Path, config: RunConfig) -> None:

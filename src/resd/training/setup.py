@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,9 +23,8 @@ from resd.context.teacher_prompt import TeacherPromptComposer
 from resd.context.updater import ContextUpdater
 from resd.generation.decoder import Decoder
 from resd.generation.engine import GenerationEngine
-from resd.generation.forward import text_config
 from resd.generation.vllm import Reference, VLLMEngine, forward_logprobs
-from resd.generation.vllm_runtime import check_vllm, max_length
+from resd.generation.vllm_runtime import check_vllm
 from resd.learner.learner import Learner
 from resd.learner.model import (
     autocast,
@@ -41,9 +40,10 @@ from resd.records import ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
 from resd.training.leader import Leader, Spread, Start, Whose
+from resd.training.lengths import check_lengths, fit_prompts, fit_teacher_prompts
 from resd.training.plan import check_evaluation, check_run
 from resd.training.progress import make_batches
-from resd.training.run_folder import check_folder, open_folder
+from resd.training.run_folder import check_folder, hold, open_folder
 from resd.training.sinks import Sink, make_sinks
 from resd.training.stream import Stream
 
@@ -63,6 +63,7 @@ def build(
     find_device(config)
     folder = Path(config.output)
     check_folder(folder, config, resume=resume)
+    lock = hold(folder)
     found = checkpoint.latest(folder / "checkpoints")
     state = checkpoint.load_state(found) if found else checkpoint.RunState()
     tokenizer = load_tokenizer(config.model)
@@ -70,6 +71,10 @@ def build(
     if ranks.shared:
         ranks.say(start)
     own, model, teacher = make_learner(start, ranks)
+    batches = make_batches(environment.problems("train"), config.stream.batch_size)
+    held_out = environment.problems(config.evaluation.split)[: config.evaluation.limit]
+    check_lengths([p for batch in batches[: plan.updates] for p in batch], config, model, tokenizer)
+    check_lengths(held_out, config, model, tokenizer)
     learner = Leader(own, ranks) if ranks.shared else own
     engine = _spread(make_engine(model, tokenizer, config, learner.logprobs), "weights", config, ranks)
     written = make_author(teacher, tokenizer, config)
@@ -85,7 +90,7 @@ def build(
     stream = Stream(
         config=config,
         folder=folder,
-        batches=make_batches(environment.problems("train"), config.stream.batch_size),
+        batches=batches,
         environment=environment,
         tokenizer=tokenizer,
         engine=engine,
@@ -99,6 +104,7 @@ def build(
             *([watch] if watch else []),
         ],
         progress=state.progress,
+        lock=lock,
     )
     stream.load_weights()
     return stream
@@ -168,20 +174,25 @@ def make_engine(
 ) -> GenerationEngine:
     """The embedded decoder on the trainer's own module, or vLLM with a copy of it.
 
-    Replies with a schema start behind the thinking. What vLLM makes of weights is held against `reference`,
-    by default a plain forward of `model`.
+    They compute in `compute_dtype`, where that is given. Replies with a schema start behind the thinking.
+    What vLLM makes of weights is held against `reference`, by default a plain forward of `model`.
     """
     thinks = config.rollout.thinking and THINK_CLOSE in str(tokenizer.chat_template)
     grammar_after = THINK_CLOSE if thinks else None
+    dtype: torch.dtype | Literal["auto"] = "auto"
+    if config.compute_dtype != "auto":
+        dtype = resolve_dtype(config.compute_dtype, model.device)
     if config.generation.engine == "vllm":
         return VLLMEngine(
             model,
             tokenizer,
             config.generation,
+            compute_dtype=dtype,
             grammar_after=grammar_after,
             reference=reference or make_reference(model, config),
         )
-    return Decoder(model, tokenizer, max_batch=MAX_BATCH[model.device.type], grammar_after=grammar_after)
+    width = MAX_BATCH[model.device.type]
+    return Decoder(model, tokenizer, compute_dtype=dtype, max_batch=width, grammar_after=grammar_after)
 
 
 def make_reference(model: Any, config: RunConfig) -> Reference:
@@ -198,49 +209,6 @@ def make_reference(model: Any, config: RunConfig) -> Reference:
 def make_author(teacher: Any, tokenizer: Any, config: RunConfig) -> GenerationEngine | None:
     """The engine of reflections and curations on the teacher's weights; None if the student writes them."""
     return make_engine(teacher, tokenizer, config) if _has_author(config) else None
-
-
-def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
-    """Prompts that grow with the playbook, no longer than leaves room for replies in the model's positions.
-
-    Otherwise a run ends at the first playbook, or attempt, that is too long. Raises ResdError for no room.
-    """
-    context, positions = config.context, longest_sequence(config, model)
-    told = context.student_playbook or config.evaluation.playbook
-    rollout = config.rollout.max_tokens if told else 0
-    reply = max(context.max_reflection_tokens, context.max_curation_tokens, rollout)
-    if not config.keeps_playbook or context.max_prompt_tokens + reply <= positions:
-        return config
-    if positions <= reply:
-        raise ResdError(
-            f"context: replies of {reply} tokens leave no room for a prompt in the model's {positions} "
-            "positions; lower max_reflection_tokens and max_curation_tokens"
-            + (", and rollout.max_tokens" if rollout else "")
-        )
-    return _with_prompts_of(config, positions - reply)
-
-
-def fit_teacher_prompts(config: RunConfig, model: Any) -> RunConfig:
-    """Teacher prompts no longer than leaves room for the responses that are scored, in the model's positions.
-
-    Raises ResdError for no room.
-    """
-    positions, response = int(text_config(model).max_position_embeddings), config.rollout.max_tokens
-    if not config.has_teacher or config.context.max_prompt_tokens + response <= positions:
-        return config
-    if positions <= response:
-        raise ResdError(
-            f"rollout.max_tokens: responses of {response} tokens leave no room for a teacher prompt in the "
-            f"model's {positions} positions; lower it"
-        )
-    return _with_prompts_of(config, positions - response)
-
-
-def longest_sequence(config: RunConfig, model: Any) -> int:
-    """Tokens of prompt and reply that the engine takes."""
-    if config.generation.engine == "vllm":
-        return max_length(model, config.generation)
-    return int(text_config(model).max_position_embeddings)
 
 
 def make_context(
@@ -286,12 +254,6 @@ def make_successor(config: RunConfig, tokenizer: Any) -> Algorithm | None:
     if config.switch.to is None:
         return None
     return make_algorithm(config.model_copy(update={"algorithm": config.switch.to}), tokenizer, None)
-
-
-def _with_prompts_of(config: RunConfig, tokens: int) -> RunConfig:
-    return config.model_copy(
-        update={"context": config.context.model_copy(update={"max_prompt_tokens": tokens})}
-    )
 
 
 def _spread(engine: GenerationEngine, whose: Whose, config: RunConfig, ranks: Ranks) -> GenerationEngine:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from uuid import uuid4
 
 from resd.config import LoggingConfig
 from resd.training import journal
@@ -68,13 +69,17 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One wandb run per run folder: a resumed run goes on in it."""
+    """One wandb run per run folder, wherever that is: a resumed run goes on in it."""
 
     def __init__(self, run: Path, project: str, config: Mapping[str, Any]) -> None:
         import wandb
 
+        known = run / ".wandb_id"
+        if not known.is_file():
+            known.write_text(uuid4().hex, encoding="utf-8")
+        name = known.read_text(encoding="utf-8")
         self.session = wandb.init(
-            project=project, name=run.name, id=run.name, resume="allow", dir=str(run), config=dict(config)
+            project=project, name=run.name, id=name, resume="allow", dir=str(run), config=dict(config)
         )
 
     def write(self, record: Record) -> None:

@@ -63,6 +63,7 @@ class Stream:
     learner: Learner | Leader
     sinks: Sequence[Sink]
     progress: Progress = field(default_factory=Progress)
+    lock: Any = None  # keeps other processes out of the folder
 
     def train(self) -> None:
         """Run to the end of the stream, or to `max_updates`, from wherever the run is."""

@@ -1,0 +1,87 @@
+"""Prompts that have to leave room for what follows them, in the engine and in the model's positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from resd.chat import encode_prompt
+from resd.config import RunConfig
+from resd.generation.forward import text_config
+from resd.generation.vllm_runtime import max_length
+from resd.records import Problem, ResdError
+
+
+def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
+    """Prompts that grow with the playbook, no longer than leaves room for replies in the model's positions.
+
+    Otherwise a run ends at the first playbook, or attempt, that is too long. Raises ResdError for no room.
+    """
+    context, positions = config.context, longest_sequence(config, model)
+    told = context.student_playbook or config.evaluation.playbook
+    rollout = config.rollout.max_tokens if told else 0
+    reply = max(context.max_reflection_tokens, context.max_curation_tokens, rollout)
+    if not config.keeps_playbook or context.max_prompt_tokens + reply <= positions:
+        return config
+    if positions <= reply:
+        raise ResdError(
+            f"context: replies of {reply} tokens leave no room for a prompt in the model's {positions} "
+            "positions; lower max_reflection_tokens and max_curation_tokens"
+            + (", and rollout.max_tokens" if rollout else "")
+        )
+    return _with_prompts_of(config, positions - reply)
+
+
+def fit_teacher_prompts(config: RunConfig, model: Any) -> RunConfig:
+    """Teacher prompts no longer than leaves room for the responses that are scored, in the model's positions.
+
+    Raises ResdError for no room.
+    """
+    positions, response = int(text_config(model).max_position_embeddings), config.rollout.max_tokens
+    if not config.has_teacher or config.context.max_prompt_tokens + response <= positions:
+        return config
+    if positions <= response:
+        raise ResdError(
+            f"rollout.max_tokens: responses of {response} tokens leave no room for a teacher prompt in the "
+            f"model's {positions} positions; lower it"
+        )
+    return _with_prompts_of(config, positions - response)
+
+
+def check_lengths(problems: Sequence[Problem], config: RunConfig, model: Any, tokenizer: Any) -> None:
+    """Raises ResdError for problems that leave no room for a response: the run would end in their midst.
+
+    Only those are tokenized whose bytes could be too many tokens. A chat template adds as many to each.
+    """
+
+    def tokens(problem: Problem) -> int:
+        return len(encode_prompt(tokenizer, problem.messages, thinking=config.rollout.thinking))
+
+    positions, response = longest_sequence(config, model), config.rollout.max_tokens
+    margin = tokens(problems[0]) if problems else 0
+    suspects = (problem for problem in problems if _bytes(problem) + margin + response > positions)
+    found = {problem.id: count for problem in suspects if (count := tokens(problem)) + response > positions}
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ResdError(
+            f"problem {', '.join(list(found)[:3])}{more}: prompts of up to {max(found.values())} tokens and "
+            f"responses of {response} do not fit into {positions} positions; lower rollout.max_tokens, or "
+            "leave these problems out"
+        )
+
+
+def _bytes(problem: Problem) -> int:
+    return sum(len(message["content"].encode("utf-8", "replace")) for message in problem.messages)
+
+
+def longest_sequence(config: RunConfig, model: Any) -> int:
+    """Tokens of prompt and reply that the engine takes."""
+    if config.generation.engine == "vllm":
+        return max_length(model, config.generation)
+    return int(text_config(model).max_position_embeddings)
+
+
+def _with_prompts_of(config: RunConfig, tokens: int) -> RunConfig:
+    return config.model_copy(
+        update={"context": config.context.model_copy(update={"max_prompt_tokens": tokens})}
+    )
