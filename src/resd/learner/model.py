@@ -93,8 +93,8 @@ def load_tokenizer(name_or_path: str) -> Any:
         raise ResdError(f"model {name_or_path}: holds no tokenizer; save the one it was trained with there")
     if not tokenizer.chat_template:
         raise ResdError(
-            f"model {name_or_path}: its tokenizer has no chat template; use a model trained on chats, or put a "
-            "chat_template.jinja beside its tokenizer"
+            f"model {name_or_path}: its tokenizer has no chat template; use a model trained on chats, or put "
+            "a chat_template.jinja beside its tokenizer"
         )
     return tokenizer
 
