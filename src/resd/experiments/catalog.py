@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from resd.experiments.definition import Experiment, Variant
 from resd.experiments.faults import Faults
 from resd.records import ResdError
@@ -15,45 +17,73 @@ ATTEMPT = ("context.use_trial=true", "context.drop_feedback_with_solution=false"
 RESD = Variant("resd", (), "the method with its defaults")
 UNTRAINED = Variant("base", ("stream.max_updates=0",), "the model as it is, untrained", label="no training")
 
+PUBLISHED, SHOWN_ATTEMPT = "As published", "Teachers that are shown the attempt as well"
 ALGORITHMS = Experiment(
     name="algorithms",
     title="Algorithms",
     question="What does each algorithm make of one pass over the same problems (the paper's Table 2)?",
     variants=(
-        UNTRAINED,
+        replace(UNTRAINED, group=PUBLISHED),
         Variant(
             "sdpo_published",
             ("algorithm=sdpo",),
             "no reflection, no playbook; failures alone are distilled",
             label="sdpo",
+            group=PUBLISHED,
         ),
         Variant(
             "sdpo_ss_published",
             ("algorithm=sdpo", "context.distill_successes=true"),
             "the paper's SDPO+ss: own successes are distilled too",
             label="sdpo+ss",
+            group=PUBLISHED,
+        ),
+        replace(RESD, group=PUBLISHED),
+        Variant(
+            "srpo_published",
+            ("algorithm=srpo", "rollout.n=8"),
+            "eight tries at each problem; the teacher is shown a peer's solution, or feedback",
+            label="srpo, n=8",
+            group=PUBLISHED,
+        ),
+        Variant(
+            "rlsd_published",
+            ("algorithm=rlsd", "rollout.n=8"),
+            "likewise",
+            label="rlsd, n=8",
+            group=PUBLISHED,
+        ),
+        Variant(
+            "grpo", GRPO, "eight tries at each problem, the verdict alone", label="grpo, n=8", group=PUBLISHED
         ),
         Variant(
             "sdpo",
             ("algorithm=sdpo", *ATTEMPT),
-            "the teacher is shown the attempt as well",
+            "attempt and feedback",
             label="sdpo, attempt",
+            group=SHOWN_ATTEMPT,
         ),
         Variant(
             "sdpo_ss",
             ("algorithm=sdpo", "context.distill_successes=true", *ATTEMPT),
-            "both",
+            "own successes are distilled too",
             label="sdpo+ss, attempt",
+            group=SHOWN_ATTEMPT,
         ),
-        RESD,
         Variant(
             "srpo",
             ("algorithm=srpo", "rollout.n=8", *ATTEMPT),
-            "eight tries at each problem; the teacher is shown attempt, feedback and a peer's solution",
-            label="srpo, n=8",
+            "attempt, feedback and a peer's solution",
+            label="srpo, attempt, n=8",
+            group=SHOWN_ATTEMPT,
         ),
-        Variant("rlsd", ("algorithm=rlsd", "rollout.n=8", *ATTEMPT), "likewise", label="rlsd, n=8"),
-        Variant("grpo", GRPO, "eight tries at each problem, the verdict alone", label="grpo, n=8"),
+        Variant(
+            "rlsd",
+            ("algorithm=rlsd", "rollout.n=8", *ATTEMPT),
+            "likewise",
+            label="rlsd, attempt, n=8",
+            group=SHOWN_ATTEMPT,
+        ),
     ),
     reference="resd",
     costs=True,

@@ -59,7 +59,7 @@ def figures(experiment: Experiment, results: Results) -> Iterator[tuple[str, str
             name = f"{experiment.name}-{number}" if group else experiment.name
             yield name, f"{title}: held-out success by updates", svg
     for kind in ("rollouts", "tokens", "seconds") if experiment.costs else ():
-        if svg := curves(experiment.title, results, list(results.variants), kind):
+        if svg := curves(groups[0][0] or experiment.title, results, groups[0][1], kind):
             yield f"{experiment.name}-{kind}", f"held-out success by {AXES[kind][0]}", svg
 
 
