@@ -133,7 +133,7 @@ def test_skills_are_rows() -> None:
     )
     lines = {line[0]: line[1:] for line in rows(tables(find("forgetting"), found)[-1][1])}
     assert lines["variant"] == ["before", "resd"]
-    assert lines["curator/exact"] == ["99.0", "99.0"]
+    assert lines["curations that add what is missing, word for word"] == ["99.0", "99.0"]
 
 
 def discovery(variant: str, seed: int, *firsts: int | None) -> dict[str, Any]:

@@ -13,15 +13,16 @@ from resd.experiments.statistics import Estimate, attempts_for, estimate, paired
 
 NOTHING = "\N{EN DASH}"
 NOT_REACHED = "not reached"
-SKILLS = (
-    "unconditioned/success",
-    "playbook/success",
-    "everything/success",
-    "reflector/names_a_broken_rule",
-    "reflector/tags_right",
-    "tagger/tags_right",
-    "curator/exact",
-)
+# As `resd lab evaluate` names them, and in words.
+SKILLS = {
+    "unconditioned/success": "solves problems",
+    "playbook/success": "solves what was failed, shown a playbook of right lessons",
+    "everything/success": "and shown attempt, feedback and its reflection as well",
+    "reflector/names_a_broken_rule": "reflections name a rule that was broken",
+    "reflector/tags_right": "tags of reflections that are right",
+    "tagger/tags_right": "tags on successes that are right",
+    "curator/exact": "curations that add what is missing, word for word",
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def tables(experiment: Experiment, results: Results) -> list[tuple[str, str]]:
     if any(run.get("wrong_lessons", {}).get("added") for run in results.runs) and experiment.lives:
         found.append(("Wrong lessons", plain_table(results, WRONG)))
     if any("skills" in run for run in results.runs):
-        skills = [Column(name, readings.skill(name), 100) for name in SKILLS]
+        skills = [Column(words, readings.skill(name), 100) for name, words in SKILLS.items()]
         found.append(("Skills, %", turned(plain_table(results, skills))))
     return found
 
