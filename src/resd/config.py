@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from resd.algorithms.traits import TRAITS
 from resd.records import ResdError
 
 if TYPE_CHECKING:
@@ -272,19 +273,18 @@ class RunConfig(Section):
     @property
     def keeps_playbook(self) -> bool:
         """Whether there is a context engine."""
-        return self.algorithm in ("resd", "ace")
+        return TRAITS[self.algorithm].keeps_playbook
 
     @property
     def has_teacher(self) -> bool:
         """Whether some algorithm of the run asks a teacher anything."""
-        algorithms = {self.algorithm, self.switch.to or self.algorithm}
-        return not algorithms <= {"grpo", "ace"}
+        return any(TRAITS[name].has_teacher for name in (self.algorithm, self.switch.to) if name)
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:
         then = [(self.switch.to, self.switch.n, "switch.n")] if self.switch.to else []
         for algorithm, n, key in [(self.algorithm, self.rollout.n, "rollout.n"), *then]:
-            if algorithm in ("grpo", "srpo", "rlsd") and n < 2:
+            if TRAITS[algorithm].compares_tries and n < 2:
                 raise ValueError(
                     f"algorithm {algorithm} compares tries at one problem: set {key} to 2 or more"
                 )

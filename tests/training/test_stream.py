@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import toy
+from resd.algorithms.make import make_algorithm
 from resd.config import RunConfig
 from resd.learner.model import load_tokenizer
 from resd.records import Attempt, ResdError, Response, Verdict
 from resd.training import journal
 from resd.training.console import Lines, LiveTable, columns, summary_table
 from resd.training.plan import make_plan
-from resd.training.setup import make_algorithm, make_context
+from resd.training.setup import make_context
 from resd.training.stream import Stream
 from support import save_tiny
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from resd.algorithms.traits import TRAITS
 from resd.environments.base import Environment
 from resd.records import Problem, ResdError
 
@@ -18,7 +19,7 @@ MemoryKind = Literal["feedback", "dialogue"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MEMORIES: tuple[MemoryKind, ...] = get_args(MemoryKind)
 # These train on failures alone. GRPO and RLSD have no gradient before the first success, which is the end.
-LEARNERS = ("resd", "sdpo", "srpo")
+LEARNERS = [name for name, traits in TRAITS.items() if traits.distils_failures]
 BATCH = 16
 
 

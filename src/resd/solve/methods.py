@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Protocol
 
+from resd.algorithms.make import make_algorithm
 from resd.context import prompts
 from resd.context.fitting import PromptBuilder
 from resd.records import Attempt, Problem
@@ -97,7 +98,7 @@ class SelfDistill:
         self.context = setup.make_context(
             fitted, bench.author or bench.engine, bench.tokenizer, self.learner.score
         )
-        self.algorithm = setup.make_algorithm(taught, bench.tokenizer, self.context)
+        self.algorithm = make_algorithm(taught, bench.tokenizer, self.context)
         self.done = self.rounds = 0
 
     def attempt(self, count: int) -> list[Attempt]:
