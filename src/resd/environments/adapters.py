@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from resd.environments import imported
 from resd.environments.base import answer_text, reply_text
+from resd.environments.importing import imported
 from resd.environments.rows import SPLITS, Row, chat_of, load_rows
 from resd.records import Problem, ResdError, Response, Verdict
 
@@ -268,7 +268,8 @@ def _function(place: str | Function) -> Function:
     module, colon, attribute = place.partition(":")
     if not colon:
         raise ResdError(f"reward {place!r}: write module:function, as in my_rewards:accuracy")
-    return imported(module, attribute)
+    function: Function = imported(module, attribute)
+    return function
 
 
 def _call(function: Function, columns: Mapping[str, Any], arguments: Mapping[str, Any] | None = None) -> Any:
