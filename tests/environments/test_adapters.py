@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from environments.together import graded
 from resd import environments
 from resd.environments.adapters import from_function, trl, verl
 from resd.environments.base import ParallelEnvironment
 from resd.records import Problem, ResdError, Response
-from resd.training.rollout import grading
 
 ROWS = [
     {"split": "train", "prompt": "1 + 1 = ?", "answer": "2", "privileged_context": "Count your fingers."},
@@ -138,10 +138,7 @@ def test_functions_that_wait_are_called_at_once(tmp_path: Path) -> None:
     environment = verl(meet, rows_file(tmp_path, VERL), workers=2)
     assert isinstance(environment, ParallelEnvironment)
     (problem,) = environment.problems("train")
-    assert [v.solved for v in environment.grade_many([problem] * 2, ["a", "b"])] == [True, True]
-    with grading(environment) as grade:
-        verdicts = [grade(problem, reply) for reply in "ab"]
-        assert [verdict().solved for verdict in verdicts] == [True, True]
+    assert [verdict.solved for verdict in graded(environment, [problem] * 2, "ab")] == [True, True]
 
 
 def test_one_worker_stays_in_the_thread_of_the_caller(tmp_path: Path) -> None:

@@ -88,9 +88,6 @@ class Together(Reads):
         self.both.wait()
         return super().grade(problem, response)
 
-    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
-        raise NotImplementedError
-
 
 class Fails(Together):
     def grade(self, problem: Problem, response: Response | str) -> Verdict:

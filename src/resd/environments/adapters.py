@@ -15,7 +15,6 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -88,11 +87,6 @@ class GradedAtOnce(GradedBy):
     """One whose function waits for a server: `workers` threads may call it at once."""
 
     workers: int = 2
-
-    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
-        """Verdicts in the order of `responses`."""
-        with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(self.grade, problems, responses))
 
 
 def from_function(

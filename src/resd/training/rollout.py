@@ -19,7 +19,7 @@ from resd.training.clock import Clock
 
 PromptIds = Callable[[Problem], tuple[int, ...]]
 # Hands a reply to its grader; what comes back waits for the verdict.
-Grade = Callable[[Problem, Response], Callable[[], Verdict]]
+Grade = Callable[[Problem, Response | str], Callable[[], Verdict]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def grading(environment: Environment) -> Iterator[Grade]:
             raise
 
 
-def _grade_now(environment: Environment, problem: Problem, response: Response) -> Callable[[], Verdict]:
+def _grade_now(environment: Environment, problem: Problem, response: Response | str) -> Callable[[], Verdict]:
     verdict = judge(environment, problem, response)
     return lambda: verdict
 
