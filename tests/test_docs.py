@@ -179,9 +179,9 @@ def test_the_environment_of_the_readme(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "sums.py").write_text(blocks("README.md", "python")[1])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    config = load_config(REPOSITORY / "examples/lab.yaml", ["environment={name: 'sums:Sums'}"])
-    environment, plan = check_run(config)
-    assert (plan.problems, plan.evaluation_samples) == (100, 80)
+    (tmp_path / "run.yaml").write_text(blocks("README.md", "yaml")[0])
+    environment, plan = check_run(load_config(tmp_path / "run.yaml"))
+    assert (plan.problems, plan.updates, plan.evaluation_samples) == (100, 4, 20)
     problem = environments.load("sums:Sums").problems("test")[0]
     assert environment.grade(problem, "<think>Hm.</think> 207").solved
     wrong = environment.grade(problem, "8")
