@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from resd.environments.base import Environment
 from resd.environments.bouncingsim import BouncingSim, simulate
 from resd.environments.bouncingsim.generator import LEVELS, generated_rows
 from resd.environments.bouncingsim.judging import judge_value
-from resd.records import Problem
+from resd.records import Problem, Verdict
+from resd.training.rollout import grading
 
 Guess = Callable[[dict[str, Any], float], list[float]]
 
@@ -82,7 +84,14 @@ def start_python() -> None:
     subprocess.run([sys.executable, "-I", "-c", ""], check=True)
 
 
-def grading(count: int | None) -> None:
+def graded(environment: Environment, problems: Sequence[Problem], replies: Sequence[str]) -> list[Verdict]:
+    """Verdicts in the order of the replies, made as a run makes them."""
+    with grading(environment) as grade:
+        waited = [grade(*pair) for pair in zip(problems, replies, strict=True)]
+        return [verdict() for verdict in waited]
+
+
+def solutions(count: int | None) -> None:
     """One reply at a time, then solutions of many problems, several at once."""
     easy = BouncingSim()
     problem = easy.problems("train")[0]
@@ -95,7 +104,7 @@ def grading(count: int | None) -> None:
         environment = BouncingSim(level=level)
         problems = [*environment.problems("train"), *environment.problems("test")][:count]
         begin = time.perf_counter()
-        verdicts = environment.grade_many(problems, [environment.solution(each) or "" for each in problems])
+        verdicts = graded(environment, problems, [environment.solution(each) or "" for each in problems])
         solved = sum(
             verdict.solved and verdict.reward == 1.0 and not verdict.feedback for verdict in verdicts
         )
@@ -110,7 +119,7 @@ def loops(endless: int, good: int) -> None:
     problems: list[Problem] = environment.problems("test")[: endless + good]
     replies = [environment.solution(each) or "" for each in problems[:good]] + [ENDLESS] * endless
     begin = time.perf_counter()
-    verdicts = environment.grade_many(problems, replies)
+    verdicts = graded(environment, problems, replies)
     taken = time.perf_counter() - begin
     solved = sum(verdict.solved for verdict in verdicts[:good])
     stopped = sum(verdict.details["timed_out"] for verdict in verdicts[good:])
@@ -127,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     scenes()
     floors()
-    grading(arguments.solutions)
+    solutions(arguments.solutions)
     loops(arguments.loops, good=4)
 
 

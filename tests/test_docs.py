@@ -16,6 +16,7 @@ import toy
 from conftest import REPOSITORY
 from resd import environments
 from resd.config import RunConfig, load_config
+from resd.environments.importing import imported
 from resd.environments.manufactoria import Manufactoria
 from resd.training import journal
 from resd.training.plan import check_run
@@ -98,7 +99,7 @@ def test_every_option_of_an_environment_is_there_with_its_default(name: str) -> 
     assert table is not None
     rows = dict(re.findall(r"^\| `(\w+)` \| (?:`([^`]+)`)? ?\|", table[0], re.MULTILINE))
     module, attribute = environments.KNOWN[name].split(":")
-    parameters = inspect.signature(environments.imported(module, attribute)).parameters
+    parameters = inspect.signature(imported(module, attribute)).parameters
     defaults = {key: None if p.default is p.empty else p.default for key, p in parameters.items()}
     assert {key: parse(cell) if cell else None for key, cell in rows.items()} == defaults
 
@@ -178,9 +179,9 @@ def test_the_environment_of_the_readme(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "sums.py").write_text(blocks("README.md", "python")[1])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    config = load_config(REPOSITORY / "examples/lab.yaml", ["environment={name: 'sums:Sums'}"])
-    environment, plan = check_run(config)
-    assert (plan.problems, plan.evaluation_samples) == (100, 80)
+    (tmp_path / "run.yaml").write_text(blocks("README.md", "yaml")[0])
+    environment, plan = check_run(load_config(tmp_path / "run.yaml"))
+    assert (plan.problems, plan.updates, plan.evaluation_samples) == (100, 4, 20)
     problem = environments.load("sums:Sums").problems("test")[0]
     assert environment.grade(problem, "<think>Hm.</think> 207").solved
     wrong = environment.grade(problem, "8")

@@ -180,6 +180,7 @@ def train(args: argparse.Namespace) -> None:
         _follow(dry_run=args.dry_run)
         return
     from resd.config import load_config
+    from resd.environments.checks import problems_of
     from resd.training.outlook import look_ahead
     from resd.training.plan import check_run
     from resd.training.run_folder import check_folder, to_yaml
@@ -188,7 +189,7 @@ def train(args: argparse.Namespace) -> None:
         raise ResdError("--hardware: a run takes the hardware at hand; add --dry-run for a forecast")
     config = load_config(args.config, args.overrides)
     environment, plan = check_run(config)
-    outlook = look_ahead(config, plan, environment.problems("train"), args.hardware)
+    outlook = look_ahead(config, plan, problems_of(environment, "train"), args.hardware)
     if args.dry_run:
         print(to_yaml(config), *plan.lines(config), *outlook.lines(), sep="\n")
         outlook.check()

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from environments.together import graded
 from resd import environments
 from resd.environments.adapters import from_function, trl, verl
 from resd.environments.base import ParallelEnvironment
 from resd.records import Problem, ResdError, Response
-from resd.training.rollout import grading
 
 ROWS = [
     {"split": "train", "prompt": "1 + 1 = ?", "answer": "2", "privileged_context": "Count your fingers."},
@@ -138,10 +138,7 @@ def test_functions_that_wait_are_called_at_once(tmp_path: Path) -> None:
     environment = verl(meet, rows_file(tmp_path, VERL), workers=2)
     assert isinstance(environment, ParallelEnvironment)
     (problem,) = environment.problems("train")
-    assert [v.solved for v in environment.grade_many([problem] * 2, ["a", "b"])] == [True, True]
-    with grading(environment) as grade:
-        verdicts = [grade(problem, reply) for reply in "ab"]
-        assert [verdict().solved for verdict in verdicts] == [True, True]
+    assert [verdict.solved for verdict in graded(environment, [problem] * 2, "ab")] == [True, True]
 
 
 def test_one_worker_stays_in_the_thread_of_the_caller(tmp_path: Path) -> None:
@@ -167,6 +164,9 @@ def test_a_function_that_fails_later_fails_the_reply_alone(tmp_path: Path) -> No
     assert environment.grade(problem, "2").solved
 
 
+SUMS = [Problem(f"{n}", ({"role": "user", "content": f"{n} + 7"},), {"sum": n + 7}) for n in range(3)]
+
+
 def plain(solution_str: str, ground_truth: str) -> float:
     return float(solution_str == ground_truth)
 
@@ -188,7 +188,37 @@ def two_for_one(prompts: list[Any], completions: list[Any]) -> list[float]:
     [
         (lambda p: verl(lambda solution_str: 1 / 0, p), VERL, "empty reply to problem verl/rows/00000"),
         (lambda p: verl(not_a_number, p), VERL, "the reward is nan"),
-        (lambda p: trl(two_for_one, p), ROWS, "too many values"),
+        (lambda p: trl(two_for_one, p), ROWS, "it returned 2 rewards for 1 completion; return one for each"),
+        (
+            lambda p: trl(lambda completions: 1.0, p),
+            ROWS,
+            "it returned a float; return a list",
+        ),
+        (lambda p: trl(lambda completions: ["1"], p), ROWS, "the reward is a str; return a finite number"),
+        (
+            lambda p: verl(lambda solution_str: {"acc": 1}, p),
+            VERL,
+            "a dict without score (acc); add",
+        ),
+        (lambda p: verl(lambda solution_str: None, p), VERL, "the reward is None; return a finite number"),
+        (
+            lambda p: verl(lambda solution_str: (1, "", 0), p),
+            VERL,
+            "it returned 3 values; return a number",
+        ),
+        (
+            lambda p: verl(lambda solution_str: sys.exit("no"), p),
+            VERL,
+            "SystemExit: no, test_adapters.py",
+        ),
+        (lambda p: from_function("sums", {"train": SUMS}, lambda *_: {}), ROWS, "a dict without score"),
+        (lambda p: from_function("sums", SUMS, lambda *_: 1.0), ROWS, "the problems are a list; give lists"),
+        (lambda p: from_function("sums", {"train": ["?"]}, lambda *_: 1.0), ROWS, "[0] is a str; make a"),
+        (
+            lambda p: trl(accuracy, p),
+            [*ROWS, {"prompt": "?", "split": "dev"}],
+            "of split 'dev', which is",
+        ),
         (lambda p: trl(accuracy, p), [{"prompt": "?"}], "answer"),
         (lambda p: trl(accuracy, p), [{"question": "?"}], "has no column prompt (it has question)"),
         (lambda p: trl(accuracy, p), [{"prompt": []}], "does not end with a message of the user"),
@@ -227,15 +257,34 @@ def test_by_name_from_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_function_is_an_environment() -> None:
-    sums = [Problem(f"{n}", ({"role": "user", "content": f"{n} + 7"},), {"sum": n + 7}) for n in range(3)]
-
     def grade(problem: Problem, reply: str) -> tuple[float, str]:
         return float(reply == str(problem.metadata["sum"])), f"{reply!r} is not the sum."
 
-    environment = from_function("sums", {"train": sums[:2], "test": sums[2:]}, grade)
+    environment = from_function("sums", {"train": SUMS[:2], "test": SUMS[2:]}, grade)
     (held_out,) = environment.problems("test")
     assert environment.grade(held_out, "<think>Hm.</think> 9").solved
     assert environment.grade(held_out, "9").feedback == ""
     assert environment.grade(held_out, "8").feedback == "'8' is not the sum."
     with pytest.raises(ResdError, match="choose one of train, test"):
         environment.problems("dev")
+
+
+def test_a_function_may_be_async() -> None:
+    async def grade(problem: Problem, reply: str) -> float:
+        await asyncio.sleep(0)
+        return float(reply == "7")
+
+    assert from_function("sums", {"train": SUMS}, grade).grade(SUMS[0], "7").solved
+
+
+def test_one_made_by_a_function_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made_here.py").write_text(
+        "from resd.environments.adapters import from_function\n"
+        "def make(size=1):\n"
+        "    return from_function('sums', {'train': []}, lambda problem, reply: size)\n"
+        "environment = make()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert environments.load("made_here:environment").name == "sums"
+    assert environments.load("made_here:make", size=2).name == "sums"

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from environments.together import graded
 from resd.environments import equivalence, load
 from resd.environments.base import KnowsSolutions, ParallelEnvironment
 from resd.environments.equivalence import Comparer
@@ -125,7 +126,7 @@ def test_equivalence_also_in_threads(environment):
     pairs = [(*pair, 1.0) for pair in EQUAL] + [(*pair, 0.0) for pair in UNEQUAL]
     problems, replies = [problem_of(target) for target, *_ in pairs], [rf"\boxed{{{a}}}" for _, a, _ in pairs]
     assert isinstance(environment, ParallelEnvironment)
-    verdicts = environment.grade_many(problems, replies)
+    verdicts = graded(environment, problems, replies)
     assert [verdict.reward for verdict in verdicts] == [reward for *_, reward in pairs]
     assert all((verdict.feedback == "") == verdict.solved for verdict in verdicts)
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL

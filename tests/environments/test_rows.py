@@ -45,6 +45,13 @@ def test_rows_may_name_their_split(tmp_path: Path) -> None:
     assert load_rows("task", "test", file) == [("task/all/00001", {"q": 2, "split": "test"})]
 
 
+@pytest.mark.parametrize("split", ["dev", "Train", None, 3])
+def test_rows_of_no_split_do_not_vanish(tmp_path: Path, split: object) -> None:
+    file = lines(tmp_path / "all.jsonl", [{"q": 1, "split": "train"}, {"q": 2, "split": split}])
+    with pytest.raises(ResdError, match=r"/00001: is of split .*, which is none of train, validation, test"):
+        load_rows("task", "train", file)
+
+
 def test_a_folder_has_a_file_for_each_split(tmp_path: Path) -> None:
     lines(tmp_path / "physics" / "train.jsonl")
     lines(tmp_path / "chemistry" / "train.jsonl", ROWS[:1])
@@ -97,7 +104,7 @@ def test_what_editors_leave_in_files(tmp_path: Path, text: str) -> None:
         (lambda folder: lines(folder / "rows.csv"), "test", "is no file of rows"),
         (lambda folder: lines(folder / "rows.jsonl.gz"), "test", "unpack or convert it"),
         (lambda folder: write(folder / "rows.jsonl", "\n"), "test", "no row in"),
-        (lambda folder: write(folder / "rows.jsonl", '{"split": "x"}'), "test", "none of the 1 rows in"),
+        (lambda folder: write(folder / "rows.jsonl", '{"split": "train"}'), "test", "none of the 1 rows in"),
         (lambda folder: write(folder / "rows.json", '{\n"data": []}'), "test", "or is one array"),
         (lambda folder: write(folder / "rows.jsonl", '{"q": 1}\n{"q": '), "test", "line 2: is not JSON"),
         (lambda folder: write(folder / "rows.jsonl", "[" * 100_000), "test", "line 1: is not JSON"),

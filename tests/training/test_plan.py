@@ -56,3 +56,15 @@ def test_an_evaluation_asks_nothing_of_the_problems_to_train_on(configure: Any) 
         check_evaluation(configure(test=0))
     with pytest.raises(ResdError, match="0 problems to train on"):
         check_run(configure(train=0))
+
+
+def test_a_grader_is_tried_before_anything_is_loaded(configure: Any, tmp_path: Path) -> None:
+    source = SAME.replace("class Same", "class Deaf").replace('Verdict(1.0, 1, 1, "")', "response == ''")
+    (tmp_path / "same_task.py").write_text(SAME + source)
+    sys.modules.pop("same_task", None)
+    config = configure("train")
+    environment = config.environment.model_copy(update={"name": "same_task:Deaf"})
+    with pytest.raises(
+        ResdError, match="problem 0: grade gives no verdict on an empty reply: it returned a bool"
+    ):
+        check_run(config.model_copy(update={"environment": environment}))

@@ -88,9 +88,6 @@ class Together(Reads):
         self.both.wait()
         return super().grade(problem, response)
 
-    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
-        raise NotImplementedError
-
 
 class Fails(Together):
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
@@ -110,3 +107,11 @@ def test_what_a_grader_raises_arrives() -> None:
     sampling = Sampling(4, 8, 1.0, 1.0, thinking=True)
     with pytest.raises(ResdError, match="the grader is gone"):
         roll_out(PROBLEMS, Says(""), Fails(), CharTokenizer(), sampling, seed=lambda *_: 0)
+
+
+@pytest.mark.parametrize("workers", [{}, {"workers": 2}])
+def test_verdicts_are_looked_at(workers: dict[str, int]) -> None:
+    given = {"grade": lambda self, problem, response: Verdict(float("nan"), 0, 1, "No."), **workers}
+    environment, sampling = type("Own", (Reads,), given)(), Sampling(4, 8, 1.0, 1.0, thinking=True)
+    with pytest.raises(ResdError, match="environment reads, problem p: grade gives no verdict on a reply"):
+        roll_out(PROBLEMS, Says(""), environment, CharTokenizer(), sampling, seed=lambda *_: 0)

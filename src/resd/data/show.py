@@ -12,6 +12,7 @@ from rich.text import Text
 
 from resd import environments
 from resd.environments.base import Environment, KnowsSolutions
+from resd.environments.checks import judge, problems_of
 from resd.records import Problem, ResdError
 
 
@@ -28,7 +29,7 @@ def show(
     """Print problem `index` of a split, and verdicts on the gold reply, an empty one, and that of a file."""
     options = {**(options or {}), **({"path": path} if path else {})}
     environment = environments.load(task, **options)
-    problems = environment.problems(split)
+    problems = problems_of(environment, split)
     if not 0 <= index < len(problems):
         last = len(problems) - 1
         raise ResdError(f"--index {index}: {task} has problems 0 to {last} in split {split}")
@@ -49,7 +50,7 @@ def show(
 
 
 def _verdict(console: Console, title: str, environment: Environment, problem: Problem, reply: str) -> None:
-    verdict = environment.grade(problem, reply)
+    verdict = judge(environment, problem, reply)
     said = f"reward {verdict.reward:g}, {verdict.passed} of {verdict.total} tests passed"
     style = "green" if verdict.solved else "red"
     _section(console, title, said, style)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from resd.environments.base import Environment
+from resd.environments.checks import a_kind, check_environment, is_environment
+from resd.environments.importing import imported, told
 from resd.records import ResdError
 
 KNOWN = {
@@ -29,23 +29,49 @@ KNOWN = {
 
 
 def load(name: str, path: str | Path | None = None, **options: Any) -> Environment:
-    """The environment called `name`: one of `KNOWN`, or "module:factory" for one of your own.
+    """The environment called `name`: one of `KNOWN`, or "module:name" for one of your own.
 
     `path` is a file or folder of its data; without it, what `resd data prepare` made is used. `options` go
-    to the factory, which may be a class. Raises ResdError for unknown names and options.
+    to the factory, which may be a class. What the name stands for may also be an environment that is there
+    already. Raises ResdError for unknown names and options, and for what is no environment.
     """
-    factory = _factory(name)
+    place = KNOWN.get(name, name)
+    if ":" not in place:
+        known = f"{', '.join(KNOWN)}, or module:name of your own, as in sums:Sums"
+        raise ResdError(f"environment: {name!r} is not known; known: {known}")
+    found = imported(*place.split(":", 1))
     if path is not None:
         options = {"path": path, **options}
+    made = _as_it_is(name, found, options) if is_environment(found) else _made(name, found, options)
+    return check_environment(name, made)
+
+
+def _as_it_is(name: str, environment: Any, options: Mapping[str, Any]) -> Any:
+    if options:
+        raise ResdError(
+            f"environment {name}: is made already, and takes no options ({', '.join(options)}); leave "
+            "environment.options out, or name a class or function"
+        )
+    return environment
+
+
+def _made(name: str, factory: Any, options: Mapping[str, Any]) -> Any:
+    if not callable(factory):
+        raise ResdError(
+            f"environment {name}: is {a_kind(factory)}; name a class, a function that makes an environment, "
+            "or an environment"
+        )
     _check_options(name, factory, options)
     try:
         return factory(**options)
-    except TypeError as error:
+    except ResdError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's class raises
         given = f" (environment.options has {', '.join(options)})" if options else ""
-        raise ResdError(f"environment {name}: {error}{given}") from error
+        raise ResdError(f"environment {name}: cannot be made: {told(error)}{given}") from error
 
 
-def _check_options(name: str, factory: Callable[..., Environment], options: Mapping[str, Any]) -> None:
+def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
     parameters = inspect.signature(factory).parameters
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
@@ -55,23 +81,3 @@ def _check_options(name: str, factory: Callable[..., Environment], options: Mapp
         if keys:
             known = f"its options are {', '.join(parameters)}" if parameters else "it has no options"
             raise ResdError(f"environment {name}: {fault} {', '.join(keys)}; {known}")
-
-
-def _factory(name: str) -> Callable[..., Environment]:
-    place = KNOWN.get(name, name)
-    if ":" not in place:
-        raise ResdError(f"environment: {name!r} is not known; known: {', '.join(KNOWN)}, or module:factory")
-    return imported(*place.split(":", 1))
-
-
-def imported(module: str, attribute: str) -> Callable[..., Environment]:
-    """From a module that is installed, or lies in the current folder."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # last: a file here must not hide an installed package
-    try:
-        factory: Callable[..., Environment] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, ValueError) as error:
-        raise ResdError(f"environment {module}:{attribute}: {module} cannot be imported ({error})") from error
-    except AttributeError as error:
-        raise ResdError(f"environment {module}:{attribute}: {error}; name a class or function") from error
-    return factory

@@ -13,16 +13,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from resd.environments import imported
 from resd.environments.base import answer_text, reply_text
+from resd.environments.checks import a_kind, finite, problems_of
+from resd.environments.importing import imported, told
 from resd.environments.rows import SPLITS, Row, chat_of, load_rows
 from resd.records import Problem, ResdError, Response, Verdict
 
@@ -59,7 +58,7 @@ class GradedBy:
         """One test: whether the reward is high enough. A function that raises has failed the reply."""
         try:
             score = self.score(problem, response)
-        except Exception as error:  # whatever a user's function raises
+        except (Exception, SystemExit) as error:  # whatever a user's function raises
             _log.warning("%s: fails on a reply to problem %s (%s)", self.name, problem.id, _told(error))
             feedback = f"This reply could not be graded: {_told(error)}"
             return Verdict(0.0, 0, 1, feedback, {"grader_error": _told(error)})
@@ -70,14 +69,14 @@ class GradedBy:
 
     def tried(self, split: str = "train") -> Self:
         """Itself, after an empty reply to the first problem. Raises ResdError where the function fails."""
-        for problem in self.problems(split)[:1]:
+        for problem in problems_of(self, split)[:1]:
             try:
                 self.score(problem, "")
             except ResdError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ResdError(
-                    f"{self.name}: fails on an empty reply to problem {problem.id} ({_told(error)}); a model "
+                    f"{self.name}: fails on an empty reply to problem {problem.id} ({told(error)}); a model "
                     "will give one sooner or later, so mend the function"
                 ) from error
         return self
@@ -89,11 +88,6 @@ class GradedAtOnce(GradedBy):
 
     workers: int = 2
 
-    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
-        """Verdicts in the order of `responses`."""
-        with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(self.grade, problems, responses))
-
 
 def from_function(
     name: str,
@@ -103,7 +97,12 @@ def from_function(
     success_reward_threshold: float = 1.0,
 ) -> GradedBy:
     """An environment of problems by split, and of one function of a problem and the reply without its
-    thinking. It returns a number, (number, feedback), or verl's dict. Raises ResdError where it fails."""
+    thinking. It returns a number, (number, feedback), or verl's dict; sync or async. Raises ResdError where
+    it fails."""
+    by_split: Any = problems
+    if not isinstance(by_split, Mapping):
+        form = '{"train": [...], "test": [...]}'
+        raise ResdError(f"{name}: the problems are {a_kind(by_split)}; give lists by split, as {form}")
 
     def source(split: str) -> Sequence[Problem]:
         if split not in problems:
@@ -111,7 +110,7 @@ def from_function(
         return problems[split]
 
     def score(problem: Problem, response: Response | str) -> Score:
-        return as_score(grade(problem, answer_text(response)))
+        return as_score(_settled(grade(problem, answer_text(response))))
 
     graded = GradedBy(name, source, score, success_reward_threshold)
     return graded.tried(next(iter(problems), "train"))
@@ -233,9 +232,13 @@ def graded_by(
 def as_score(said: Any) -> Score:
     """A number, (number, feedback) or a dict with `score` and `feedback`, as a score."""
     if isinstance(said, Mapping):
+        if "score" not in said:
+            raise ValueError(f"it returned a dict without score ({', '.join(map(str, said))}); add one")
         details = {key: value for key, value in said.items() if key not in ("score", "feedback")}
         return Score(_number(said["score"]), str(said.get("feedback") or ""), details)
     if isinstance(said, tuple):
+        if len(said) != 2:
+            raise ValueError(f"it returned {len(said)} values; return a number, or (number, feedback)")
         number, feedback = said
         return Score(_number(number), str(feedback or ""))
     return Score(_number(said))
@@ -268,7 +271,8 @@ def _function(place: str | Function) -> Function:
     module, colon, attribute = place.partition(":")
     if not colon:
         raise ResdError(f"reward {place!r}: write module:function, as in my_rewards:accuracy")
-    return imported(module, attribute)
+    function: Function = imported(module, attribute)
+    return function
 
 
 def _call(function: Function, columns: Mapping[str, Any], arguments: Mapping[str, Any] | None = None) -> Any:
@@ -285,8 +289,7 @@ def _call(function: Function, columns: Mapping[str, Any], arguments: Mapping[str
     given = {**columns, **arguments}
     if lacking := [p.name for p in parameters if p.name not in given and _is_required(p)]:
         raise ResdError(f"{_name(function)}: takes {', '.join(lacking)}, which is no column of the rows")
-    said = function(**given)
-    return asyncio.run(_awaited(said)) if inspect.isawaitable(said) else said
+    return _settled(function(**given))
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:
@@ -294,21 +297,30 @@ def _is_required(parameter: inspect.Parameter) -> bool:
     return named and parameter.default is inspect.Parameter.empty
 
 
-async def _awaited(said: Any) -> Any:
-    return await said
+def _settled(said: Any) -> Any:
+    """What a function returned, awaited where it is async."""
+
+    async def awaited() -> Any:
+        return await said
+
+    return asyncio.run(awaited()) if inspect.isawaitable(said) else said
 
 
 def _only(rewards: Any) -> float | None:
     """The one reward of a batch of one."""
+    if not hasattr(rewards, "__len__") or isinstance(rewards, str | Mapping):
+        raise ValueError(f"it returned {a_kind(rewards)}; return a list, with a reward for each completion")
+    if len(rewards) != 1:
+        raise ValueError(f"it returned {len(rewards)} rewards for 1 completion; return one for each")
     (reward,) = rewards
     return None if reward is None else _number(reward)
 
 
 def _number(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"the reward is {number}")
-    return number
+    try:
+        return finite(value)
+    except ValueError as error:
+        raise ValueError(f"the reward is {error}; return a finite number") from error
 
 
 def _shown(reward: float | None) -> str:
@@ -319,5 +331,6 @@ def _name(function: Function) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
+    """Without the place: a model reads it as feedback."""
     return f"{type(error).__name__}: {error}".split("\n")[0]

@@ -31,10 +31,6 @@ class ParallelEnvironment(Environment, Protocol):
     @property
     def workers(self) -> int: ...
 
-    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
-        """Verdicts in the order of `responses`, several worked on at once."""
-        ...
-
 
 @runtime_checkable
 class KnowsSolutions(Protocol):

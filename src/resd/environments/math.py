@@ -7,8 +7,6 @@ wrong. Here the whole answer is searched, and the comparison works from any thre
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,11 +54,6 @@ class Math:
         right = answer == target or self._comparer.equal(target, answer)
         feedback = "" if right else self._feedback(answer, target, timed_out=right is None)
         return Verdict(float(right or 0), int(right or 0), 1, feedback, details(response, answer))
-
-    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
-        """Verdicts in the order of `responses`."""
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="grade") as pool:
-            return list(pool.map(self.grade, problems, responses))
 
     def solution(self, problem: Problem) -> str:
         """The right answer."""

@@ -35,7 +35,8 @@ def load_rows(
     Of a folder, the files that `patterns` name for the split; of a file, or a folder with one file that no
     pattern names, the rows whose `split` field says so, or all rows where they have none: such a file is
     every split. An id names file and row, so that one
-    row has the same id in every split that it is in. Raises ResdError for what is not there.
+    row has the same id in every split that it is in. Raises ResdError for what is not there, and for a row of
+    a split that is not known: it would be in none.
     """
     if split not in patterns:
         raise ResdError(f"{task}: split {split!r} is not known; choose one of {', '.join(patterns)}")
@@ -45,7 +46,7 @@ def load_rows(
     else:
         source, files = source.parent, [source]
     found = [pair for file in files for pair in _numbered(task, file, source)]
-    kept = [(id_, row) for id_, row in found if row.get("split", split) == split]
+    kept = [(id_, row) for id_, row in found if _split_of(row, split, id_, patterns) == split]
     if not kept:
         why = f"none of the {len(found)} rows in" if found else "no row in"
         raise ResdError(f"{task}: {why} {files[0]} is for split {split}; give a file or folder that has some")
@@ -129,6 +130,14 @@ def _numbered(task: str, file: Path, folder: Path) -> Iterator[tuple[str, Row]]:
     name = file.relative_to(folder).with_suffix("").as_posix()
     for index, row in enumerate(read_rows(file)):
         yield f"{task}/{name}/{index:05d}", row
+
+
+def _split_of(row: Row, wanted: str, id_: str, known: Patterns) -> str:
+    """The split that a row says it is of; the one that is `wanted` where it says none."""
+    split: Any = row.get("split", wanted)
+    if not isinstance(split, str) or split not in known:
+        raise ResdError(f"{id_}: is of split {split!r}, which is none of {', '.join(known)}; rename it")
+    return split
 
 
 def _read_parquet(file: Path) -> list[Row]:

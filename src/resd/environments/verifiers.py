@@ -20,9 +20,9 @@ from random import Random
 from typing import Any
 
 from resd.chat import split_thinking
-from resd.environments import imported
 from resd.environments.adapters import GradedBy, Score, graded_by
 from resd.environments.base import reply_text
+from resd.environments.importing import imported
 from resd.environments.rows import chat_of
 from resd.records import Problem, ResdError, Response
 

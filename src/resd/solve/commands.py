@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resd import environments
+from resd.environments.checks import try_grading
 from resd.records import Problem, ResdError
 from resd.solve.effort import BATCH, MEMORIES, METHODS, Effort, check_effort, find_problems
 
@@ -49,6 +50,7 @@ def solve(args: argparse.Namespace) -> None:
     config = _config(args, effort)
     environment = environments.load(config.environment.name, **config.environment.options)
     problems = find_problems(environment, args.split, args.problem)
+    try_grading(environment, problems[0])
     if args.output:
         _open_trace(args.output)
     from rich.console import Console

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from resd.algorithms.traits import TRAITS
 from resd.environments.base import Environment
+from resd.environments.checks import problems_of
 from resd.records import Problem, ResdError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def check_effort(config: RunConfig, effort: Effort) -> None:
 
 def find_problems(environment: Environment, split: str, names: Sequence[str]) -> list[Problem]:
     """The problems of a split by id, or by place from 0. Raises ResdError for a name that fits none."""
-    problems = environment.problems(split)
+    problems = problems_of(environment, split)
     by_id = {problem.id: problem for problem in problems}
     return [_find(environment.name, split, problems, by_id, name) for name in names]
 

@@ -14,6 +14,7 @@ from typing import Any
 from resd.config import EvaluationConfig, RolloutConfig
 from resd.context.seeding import derive_seed
 from resd.environments.base import Environment
+from resd.environments.checks import problems_of
 from resd.generation.engine import GenerationEngine
 from resd.records import Attempt
 from resd.training.rollout import PromptIds, Sampling, group_by_problem, roll_out
@@ -40,7 +41,7 @@ def evaluate(
     Length limit and thinking are those of training (`rollout`). `prompt_ids(problem)` is what is asked; by
     default the problem's own messages. The same weights give the same result.
     """
-    problems = environment.problems(config.split)[: config.limit]
+    problems = problems_of(environment, config.split)[: config.limit]
     sampling = Sampling(
         config.samples, rollout.max_tokens, config.temperature, config.top_p, thinking=rollout.thinking
     )

@@ -13,6 +13,7 @@ from resd import environments, lab
 from resd.config import LoggingConfig, LoRAConfig, RunConfig
 from resd.context import prompts
 from resd.environments.base import Environment
+from resd.environments.checks import problems_of, try_grading
 from resd.records import Problem, ResdError
 from resd.training.checkpoint import MODEL_FILES
 from resd.training.progress import updates_at_most
@@ -68,7 +69,7 @@ def check_run(config: RunConfig) -> tuple[Environment, Plan]:
     check_installed(config.logging)
     check_peft(config.lora)
     environment, held_out = check_evaluation(config)
-    train = environment.problems("train")
+    train = problems_of(environment, "train")
     if len(train) < config.stream.batch_size:
         raise ResdError(
             f"stream.batch_size {config.stream.batch_size}: environment {environment.name} has "
@@ -82,11 +83,12 @@ def check_evaluation(config: RunConfig) -> tuple[Environment, Sequence[Problem]]
     """The environment and what is evaluated on. Raises ResdError for no such model, or no such problems."""
     check_model(config)
     environment = environments.load(config.environment.name, **config.environment.options)
-    held_out = environment.problems(config.evaluation.split)
+    held_out = problems_of(environment, config.evaluation.split)
     if not held_out:
         raise ResdError(
             f"evaluation.split {config.evaluation.split}: environment {environment.name} has no such problems"
         )
+    try_grading(environment, held_out[0])
     return environment, held_out
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from resd.chat import encode_prompt, opens_thinking, reopen_thinking
 from resd.environments.base import Environment, ParallelEnvironment
+from resd.environments.checks import judge
 from resd.generation.engine import GenerationEngine
 from resd.records import Attempt, Problem, Request, ResdError, Response, Verdict
 from resd.training.clock import Clock
 
 PromptIds = Callable[[Problem], tuple[int, ...]]
 # Hands a reply to its grader; what comes back waits for the verdict.
-Grade = Callable[[Problem, Response], Callable[[], Verdict]]
+Grade = Callable[[Problem, Response | str], Callable[[], Verdict]]
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ def grading(environment: Environment) -> Iterator[Grade]:
         return
     with ThreadPoolExecutor(environment.workers, thread_name_prefix="grade") as pool:
         try:
-            yield lambda problem, response: pool.submit(environment.grade, problem, response).result
+            yield lambda problem, response: pool.submit(judge, environment, problem, response).result
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _grade_now(environment: Environment, problem: Problem, response: Response) -> Callable[[], Verdict]:
-    verdict = environment.grade(problem, response)
+def _grade_now(environment: Environment, problem: Problem, response: Response | str) -> Callable[[], Verdict]:
+    verdict = judge(environment, problem, response)
     return lambda: verdict
 
 

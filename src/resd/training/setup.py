@@ -14,6 +14,7 @@ from resd.config import RunConfig
 from resd.context import prompts
 from resd.context.credit import Score
 from resd.context.updater import ContextUpdater
+from resd.environments.checks import problems_of
 from resd.generation.decoder import Decoder
 from resd.generation.engine import GenerationEngine
 from resd.generation.vllm import Reference, VLLMEngine, forward_logprobs
@@ -64,8 +65,8 @@ def build(
     if ranks.shared:
         ranks.say(start)
     own, model, teacher = make_learner(start, ranks)
-    batches = make_batches(environment.problems("train"), config.stream.batch_size)
-    held_out = environment.problems(config.evaluation.split)[: config.evaluation.limit]
+    batches = make_batches(problems_of(environment, "train"), config.stream.batch_size)
+    held_out = problems_of(environment, config.evaluation.split)[: config.evaluation.limit]
     check_lengths([p for batch in batches[: plan.updates] for p in batch], config, model, tokenizer)
     check_lengths(held_out, config, model, tokenizer)
     learner = Leader(own, ranks) if ranks.shared else own

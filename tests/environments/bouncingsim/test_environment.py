@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from environments.together import graded
 from resd.environments import load
 from resd.environments.base import KnowsSolutions, ParallelEnvironment
 from resd.environments.bouncingsim import BouncingSim, check_program, extract_program
@@ -100,7 +101,7 @@ def test_solutions_run_within_the_rules():
 def test_a_solution_earns_the_full_reward(train):
     problems = [*train[:3], *MEDIUM.problems("test")[:3]]
     replies = [EASY.solution(problem) for problem in problems]
-    for verdict in [*EASY.grade_many(problems, replies), EASY.grade(problems[0], replies[0])]:
+    for verdict in [*graded(EASY, problems, replies), EASY.grade(problems[0], replies[0])]:
         assert (verdict.reward, verdict.passed, verdict.total, verdict.feedback) == (1.0, 15, 15, "")
         assert verdict.details == {
             "incorrect_format": False,
@@ -198,7 +199,7 @@ def test_endless_loops_take_nothing_from_their_neighbours(train):
     environment = BouncingSim(cpu_s=0.3)
     problems = train[:6]
     replies = [body("while True: pass") if i % 2 else EASY.solution(p) for i, p in enumerate(problems)]
-    verdicts = environment.grade_many([*problems, train[0]], [*replies, "no program"])
+    verdicts = graded(environment, [*problems, train[0]], [*replies, "no program"])
     assert [verdict.solved for verdict in verdicts] == [True, False] * 3 + [False]
     assert [verdict.details["timed_out"] for verdict in verdicts] == [False, True] * 3 + [False]
 

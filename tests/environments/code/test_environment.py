@@ -7,6 +7,7 @@ import time
 import pytest
 
 from environments.code.hostile import HOSTILE
+from environments.together import graded
 from resd.environments import load
 from resd.environments.base import KnowsSolutions, ParallelEnvironment
 from resd.records import Problem, ResdError, Response
@@ -280,9 +281,9 @@ def test_expected_values_do_not_enter(code, problems, monkeypatch):
         assert not any(wanted in text for wanted in ("1000", "[2, 1]", "1.5", "0.15", "1e-9", "assert"))
 
 
-def test_grade_many_keeps_the_order(code, problems):
+def test_verdicts_keep_the_order(code, problems):
     replies = [fenced(f"print(int(input()) * {factor})") for factor in (2, 3, 2, 1)]
-    verdicts = code.grade_many([problems[0]] * 4, replies)
+    verdicts = graded(code, [problems[0]] * 4, replies)
     assert [verdict.solved for verdict in verdicts] == [True, False, True, False]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from environments.code.mutations import variants
+from environments.together import graded
 from resd.environments import load
 
 BROKEN = 5
@@ -63,7 +64,7 @@ def test_canonical_solutions_pass(path, rows):
     environment = load("code", path=path)
     problems = environment.problems("test")
     assert len(problems) == len(rows) == 100
-    verdicts = environment.grade_many(problems, [environment.solution(problem) for problem in problems])
+    verdicts = graded(environment, problems, [environment.solution(problem) for problem in problems])
     assert [problem.id for problem, v in zip(problems, verdicts, strict=True) if not v.solved] == []
     assert all(v.reward == 1.0 and v.feedback == "" for v in verdicts)
     asserted = [row["test"].count("assert ") for row in rows]
@@ -93,11 +94,13 @@ def test_broken_variants_do_not(path, rows):
     assert len(chosen) == BROKEN * len(rows)
     environment = load("code", path=path, time_limit=0.1)
     problems = environment.problems("test")
-    graded = environment.grade_many(
-        [problems[index] for index, _ in chosen + equal], [fenced(source) for _, source in chosen + equal]
+    judged = graded(
+        environment,
+        [problems[index] for index, _ in chosen + equal],
+        [fenced(source) for _, source in chosen + equal],
     )
-    solved = [pair for pair, verdict in zip(chosen + equal, graded, strict=True) if verdict.solved]
+    solved = [pair for pair, verdict in zip(chosen + equal, judged, strict=True) if verdict.solved]
     assert [pair for pair in solved if pair in chosen] == []
-    assert all(verdict.feedback and verdict.reward == 0.0 for verdict in graded[: len(chosen)])
+    assert all(verdict.feedback and verdict.reward == 0.0 for verdict in judged[: len(chosen)])
     assert len(equal) > 20  # what the tests cannot tell from the solution passes here as well
     assert [pair for pair in equal if pair not in solved] == []

@@ -8,7 +8,7 @@ be imported; and what ended a program is told apart (time, memory, exit, excepti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,16 +96,6 @@ class BouncingSim:
             return job
         result = self._sandbox.run(job.program, job.entry, job.calls, job.limits)
         return self._judge(problem, response, result)
-
-    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
-        """Verdicts in the order of `responses`; as many programs run at once as there are workers."""
-        pairs = list(zip(problems, responses, strict=True))
-        jobs = [self._prepare(*pair) for pair in pairs]
-        results = iter(self._sandbox.run_many([job for job in jobs if isinstance(job, Job)]))
-        return [
-            job if isinstance(job, Verdict) else self._judge(*pair, next(results))
-            for job, pair in zip(jobs, pairs, strict=True)
-        ]
 
     def solution(self, problem: Problem) -> str | None:
         """Our engine as a reply. None where a row's positions are not those of the engine."""

@@ -12,6 +12,7 @@ import warnings
 from textwrap import dedent
 
 from resd.chat import strip_thinking
+from resd.environments.syntax import parse_python
 
 ENTRY = "predict_position"
 MAX_CHARACTERS = 50_000
@@ -47,7 +48,7 @@ def check_program(program: str) -> None:
             f"The program has {len(program)} characters; at most {MAX_CHARACTERS} are allowed."
         )
     try:
-        nodes = list(ast.walk(ast.parse(program, _FILENAME)))
+        nodes = list(ast.walk(parse_python(program, _FILENAME)))
     except SyntaxError as error:
         where = "" if error.lineno is None else f" (line {error.lineno})"
         raise ProgramError(f"The program is not valid Python{where}: {error.msg}.") from error

@@ -19,6 +19,7 @@ from typing import Any
 
 from resd.environments.code import replay
 from resd.environments.sandbox import Limits, Sandbox
+from resd.environments.syntax import parse_python
 from resd.records import ResdError
 
 LIMITS = Limits(cpu_s=10.0, memory_mb=1024, output_bytes=20_000_000)
@@ -66,7 +67,7 @@ class TestSource:
     @property
     def branches(self) -> bool:
         """Whether what it asserts may depend on what calls return."""
-        return any(isinstance(node, _BRANCHES) for node in ast.walk(ast.parse(self.source)))
+        return any(isinstance(node, _BRANCHES) for node in ast.walk(parse_python(self.source)))
 
     def run(self, sandbox: Sandbox, known: list[Any]) -> Report | None:
         """Run the source; `known` has [call, outcome] pairs. None where it does not come to its end."""
@@ -104,7 +105,7 @@ def check_source(source: str, where: str) -> None:
 
 def called_name(source: str, where: str) -> str:
     """The one function that assertions call and nothing defines. Raises ResdError unless it is one."""
-    nodes = list(ast.walk(ast.parse(source)))
+    nodes = list(ast.walk(parse_python(source)))
     bound = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     bound |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     bound |= {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
@@ -124,7 +125,7 @@ def called_name(source: str, where: str) -> str:
 def helpers_of(prompt: str, entry: str) -> str:
     """What a prompt that is Python defines beside `entry`: imports and helpers; "" where it is none."""
     try:
-        tree = ast.parse(prompt)
+        tree = parse_python(prompt)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     kept = [
@@ -137,7 +138,7 @@ def helpers_of(prompt: str, entry: str) -> str:
 def _instrumented(source: str) -> tuple[str, dict[int, str]]:
     """The source with its assertions reported to `resd`, calling `check` where it does not itself; the
     assertions by line."""
-    tree = ast.parse(source)
+    tree = parse_python(source)
     asserted = {
         node.lineno: ast.unparse(node.test) for node in ast.walk(tree) if isinstance(node, ast.Assert)
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,11 +89,6 @@ class Code:
             feedback="" if solved else write_feedback(outcomes, program, limits, shown),
             details=_details(response, outcomes, incorrect_format=False),
         )
-
-    def grade_many(self, problems: Sequence[Problem], responses: Sequence[Response | str]) -> list[Verdict]:
-        """Verdicts in the order of `responses`, `workers` graded at once."""
-        with ThreadPoolExecutor(max_workers=self.workers) as pool:
-            return list(pool.map(self.grade, problems, responses))
 
     def solution(self, problem: Problem) -> str | None:
         """The row's own solution; None where it has none."""
