@@ -276,7 +276,11 @@ def test_adapters_of_another_rank_are_refused(tmp_path: Path) -> None:
     other = load_student(run.model_copy(update={"lora": LoRAConfig(rank=4)}), None, "cpu")
     with pytest.raises(ResdError, match="are not for this model, or of another rank"):
         load_adapters(other, tmp_path)
-    (tmp_path / "adapter_model.safetensors").unlink()
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ResdError, match="cannot be read"):
+        load_adapters(model, tmp_path)
+    weights.unlink()
     with pytest.raises(ResdError, match="cannot be read"):
         load_adapters(model, tmp_path)
 

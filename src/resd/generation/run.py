@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from resd.generation.batching import common_prefix
 from resd.generation.forward import BatchForward, has_windows
 from resd.generation.replies import Reply
 from resd.generation.sampling import SamplingParameters, draw, log_probabilities
+from resd.records import ResdError
 
 # Rows that have finished are dropped once they are this share of the batch.
 COMPACT_AT = 0.25
@@ -55,6 +57,7 @@ class Run:
         active = [row for row in self.rows if row.finish_reason is None]
         for row, token, logprob in zip(self.rows, ids.tolist(), chosen.tolist(), strict=True):
             if row.finish_reason is None:
+                _check_finite(logprob, row)
                 row.take(token, logprob, self._stop_ids)
         self._last = ids
         return [row for row in active if row.finish_reason is not None]
@@ -103,6 +106,15 @@ class Run:
         requests = [row.request for row in self.rows]
         return SamplingParameters.of(
             [r.temperature for r in requests], [r.top_p for r in requests], self._device
+        )
+
+
+def _check_finite(logprob: float, row: Reply) -> None:
+    if not math.isfinite(logprob):
+        raise ResdError(
+            f"request {row.request.id!r}: the model's logits are not finite (NaN or infinite) after "
+            f"{len(row.token_ids)} tokens; lower optimizer.learning_rate and go on from an earlier "
+            "checkpoint, or, for weights as published, set compute_dtype to float32"
         )
 
 

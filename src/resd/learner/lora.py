@@ -64,11 +64,12 @@ def save_adapters(model: Any, state: Mapping[str, Tensor], folder: Path) -> None
 
 def load_adapters(model: Any, folder: Path) -> None:
     """Give a model's adapters the weights of a folder. Raises ResdError where these are for others."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         saved = load_file(folder / WEIGHTS)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ResdError(f"adapters {folder}: {WEIGHTS} cannot be read ({error})") from error
     own = own_state(model)
     if {_saved_name(name): t.shape for name, t in own.items()} != {n: t.shape for n, t in saved.items()}:
