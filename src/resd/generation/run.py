@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from resd.generation.batching import common_prefix
-from resd.generation.forward import BatchForward, has_windows
+from resd.generation.forward import BatchForward, evaluating
 from resd.generation.replies import Reply
 from resd.generation.sampling import SamplingParameters, draw, log_probabilities
 from resd.records import ResdError
@@ -22,18 +21,27 @@ COMPACT_AT = 0.25
 
 
 class Run:
-    """Advances all rows of a batch by one token at a time. `replies` come with the shortest prompt first."""
+    """Advances all rows of a batch by one token at a time. `replies` come with the shortest prompt first.
 
-    def __init__(self, model: Any, replies: Sequence[Reply], stop_ids: Sequence[int]) -> None:
+    `by_columns` says that the model takes distances from columns (`probe.counts_columns`).
+    """
+
+    def __init__(
+        self, model: Any, replies: Sequence[Reply], stop_ids: Sequence[int], *, by_columns: bool = False
+    ) -> None:
         self._model = model
         self._stop_ids = stop_ids
         self.rows = list(replies)
         prompts = [row.request.prompt_ids for row in self.rows]
-        # Windows count columns, so between prefix and suffix there must be no padding.
-        shared = 0 if has_windows(model) else common_prefix(prompts)
+        # Where columns count, there must be no padding between prefix and suffix.
+        shared = 0 if by_columns else common_prefix(prompts)
         reply = max(row.request.max_tokens for row in self.rows)
         self._forward = BatchForward(
-            model, prompts[0][:shared], [prompt[shared:] for prompt in prompts], reply
+            model,
+            prompts[0][:shared],
+            [prompt[shared:] for prompt in prompts],
+            reply,
+            by_columns=by_columns,
         )
         self._device = self._forward.device
         self._steps = 0
@@ -116,16 +124,3 @@ def _check_finite(logprob: float, row: Reply) -> None:
             f"{len(row.token_ids)} tokens; lower optimizer.learning_rate and go on from an earlier "
             "checkpoint, or, for weights as published, set compute_dtype to float32"
         )
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """For a module in training: no dropout, and no gradient checkpointing (it would switch the cache off)."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
