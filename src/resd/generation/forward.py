@@ -18,6 +18,7 @@ from resd.records import ResdError
 PREFILL_TOKENS = 16384
 # Names that configurations have for it, Bloom and MPT among them.
 POSITIONS = "max_position_embeddings", "max_seq_len", "seq_length"
+SHORT_UNTIL = "resd_short_until"  # of a module of rotary positions: what it has been pinned to (`rotary.pin`)
 
 
 class BatchForward:
@@ -145,11 +146,15 @@ def max_positions(model: Any) -> int:
     config = text_config(model)
     for name in POSITIONS:
         if isinstance(found := getattr(config, name, None), int):
-            return found
+            return min([found, *_pinned(model)])
     raise ResdError(
         f"model type {config.model_type}: its config.json does not say how long a sequence may be; add "
         "max_position_embeddings to it"
     )
+
+
+def _pinned(model: Any) -> Iterator[int]:
+    return (vars(m)[SHORT_UNTIL] for m in model.modules() if SHORT_UNTIL in vars(m))
 
 
 def has_windows(model: Any) -> bool:

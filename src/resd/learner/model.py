@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from resd.config import RunConfig
 from resd.generation.merging import merge
+from resd.generation.rotary import pin
 from resd.learner import lora
 from resd.learner.attention import Sequences
 from resd.learner.layout import Layout
@@ -59,8 +60,9 @@ def load_unmerged(
 def load_student(config: RunConfig, found: Path | None, device: str | torch.device) -> Any:
     """What a run trains, as it begins, or as a checkpoint of the run has it."""
     if config.lora.rank is None:
-        return load_model(str(found or config.model), device)
+        return pin(load_model(str(found or config.model), device), config)
     model = load_model(config.model, device, dtype=weights_dtype(config, torch.device(device)))
+    pin(model, config)
     lora.add_adapters(model, config.lora, seed=config.seed, base=resolve_name(config.model))
     if found:
         lora.load_adapters(model, found)
