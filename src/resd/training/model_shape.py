@@ -109,31 +109,29 @@ class ModelShape:
     def linear_layers(self) -> Mapping[str, tuple[int, int, int]]:
         """Those that can have adapters, by name: inputs, outputs, and in how many layers."""
         query, key, dense = self.query_width, self.key_width, self.layers - self.sparse_layers
-        mlps = self._linear_mlp("", self.intermediate, dense)
-        if self.shared:
-            mlps |= self._linear_mlp("shared_experts.", self.shared, self.sparse_layers)
+        inward = ("up_proj",) if self.family in UNGATED else ("gate_proj", "up_proj")
+        mlps = dict.fromkeys(inward, (self.hidden, self.intermediate, dense))
+        mlps["down_proj"] = (self.intermediate, self.hidden, dense)
         return {
             "q_proj": (self.hidden, query, self.layers),
             "k_proj": (self.hidden, key, self.layers),
             "v_proj": (self.hidden, key, self.layers),
             "o_proj": (query, self.hidden, self.layers),
-            **mlps,
+            **({} if self.sparse_layers else mlps),
         }
 
     @property
-    def fused(self) -> int:
-        """Parameters of experts, which the library keeps in one tensor a layer: they can have no adapters."""
-        return self.sparse_layers * self.experts * self._mlp(self.expert_intermediate)
-
-    def _linear_mlp(self, prefix: str, width: int, layers: int) -> dict[str, tuple[int, int, int]]:
-        inward = ("up_proj",) if self.family in UNGATED else ("gate_proj", "up_proj")
-        into = {f"{prefix}{name}": (self.hidden, width, layers) for name in inward}
-        return {**into, f"{prefix}down_proj": (width, self.hidden, layers)}
+    def unadapted(self) -> int:
+        """Parameters of experts, and of MLPs beside them: they can have no adapters (`learner.lora`)."""
+        if not self.sparse_layers:
+            return 0
+        experts = self.experts * self._mlp(self.expert_intermediate) + self._mlp(self.shared)
+        dense = (self.layers - self.sparse_layers) * self._mlp(self.intermediate)
+        return self.sparse_layers * experts + dense
 
     def adapters(self, rank: int, names: Sequence[str] | None = None) -> int:
         """Parameters of adapters beside linear layers of these names, or all."""
-        sizes = self.linear_layers.items()
-        chosen = [size for name, size in sizes if names is None or name.rpartition(".")[2] in names]
+        chosen = [size for name, size in self.linear_layers.items() if names is None or name in names]
         return sum(rank * (inputs + outputs) * count for inputs, outputs, count in chosen)
 
     @property
