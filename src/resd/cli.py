@@ -218,16 +218,20 @@ def _follow(*, dry_run: bool) -> None:
 def _train(config: RunConfig, plan: Plan, *, resume: bool) -> None:
     from rich.console import Console
 
-    from resd.training.console import console_sink, opening_line, summary_table
+    from resd.training.console import adapters_line, console_sink, opening_line, summary_table
 
     console = Console()
     console.print(opening_line(config, plan), highlight=False, soft_wrap=True)
-    from resd.learner.parallel import joined  # torch, and seconds
+    from resd.learner.lora import left_out  # torch, and seconds
+    from resd.learner.parallel import joined
     from resd.training.setup import build
 
     _quiet()
     with joined() as ranks:
         stream = build(config, resume=resume, watch=console_sink(console, plan.updates), ranks=ranks)
+        if count := left_out(stream.learner.model, config.lora):
+            line = adapters_line(count, stream.learner.model.num_parameters())
+            console.print(line, highlight=False, soft_wrap=True)
         try:
             stream.train()
         finally:

@@ -228,6 +228,19 @@ def test_a_shared_module_needs_only_a_version(tokenizer: Any, dtype: torch.dtype
     assert agrees(decoder, model, 1e-4 if dtype == torch.float32 else 0.1)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite_are_one_sentence(
+    tokenizer: Any, value: float, temperature: float
+) -> None:
+    model = tiny_model()
+    decoder = Decoder(model, tokenizer, compute_dtype=torch.float32)
+    with torch.no_grad():
+        model.model.norm.weight[2] = value
+    with pytest.raises(ResdError, match="request 'r0': the model's logits are not finite"):
+        generate(decoder, requests(prompts([4]), temperature=temperature))
+
+
 def test_unknown_weights_are_refused(decoder: Decoder) -> None:
     with pytest.raises(ResdError, match=r"model\.nothing"):
         decoder.load_weights([("model.nothing", torch.zeros(1))], 1)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from resd.generation.decoder import Decoder
 from resd.generation.engine import generate
-from resd.generation.structured import Grammars, reserve_of
+from resd.generation.structured import Constraint, Grammars, reserve_of
 from resd.generation.vocabulary import Vocabulary
 from resd.records import Request, ResdError, Response
 from support import SPECIAL, tiny_model, tiny_tokenizer
@@ -297,6 +297,64 @@ def test_a_closed_thought_starts_the_grammar_at_once() -> None:
     decoder, prompt = thinking(decoder_for("words"), "go<think></think>")
     for response in ask(decoder, REFLECTION, 60, prompt_ids=prompt):
         check(response, REFLECTION, 60)
+
+
+MERGED = (
+    *SPECIAL,
+    "<think>",
+    "</think",
+    ">",
+    ">\n\n",
+    ">{",
+    "x</think>\n",
+    "</think>1",
+    "a",
+    "1",
+    "<",
+    "/think>",
+)
+
+
+def merged_constraint(prompt: str, schema: dict[str, Any]) -> tuple[Constraint, Vocabulary]:
+    """Of a tokenizer that merges the marker's end with what follows it."""
+    tokens = tuple(token.encode() for token in MERGED)
+    ids = {"</think>": ["</think", ">"], "<think>": ["<think>"], prompt: [prompt]}
+    vocabulary = Vocabulary(
+        tokens,
+        frozenset(range(len(SPECIAL))),
+        (1,),
+        lambda text: [MERGED.index(part) for part in ids.get(text, list(text))],
+    )
+    request = Request("r", (MERGED.index(prompt),), 40, schema=schema)
+    constraint = Grammars(vocabulary, "</think>").constraint(request)
+    assert constraint is not None
+    return constraint, vocabulary
+
+
+@pytest.mark.parametrize(
+    "written", [["a", "</think", ">\n\n"], ["x</think>\n"], ["</think", ">"], ["<", "/think>"]]
+)
+def test_a_thought_ends_with_whatever_token_holds_the_end_of_its_marker(written: list[str]) -> None:
+    constraint, _ = merged_constraint("<think>", {"type": "integer"})
+    for place, token in enumerate(written):
+        assert constraint.thought is not None
+        assert constraint.allowed(40 - place)[MERGED.index(token)]
+        constraint.commit(MERGED.index(token), 40 - place)
+    assert constraint.thought is None
+    assert [MERGED[i] for i in constraint.allowed(30).nonzero()[0]] == ["1"]
+
+
+def test_no_token_ends_a_thought_and_begins_the_document() -> None:
+    """By brute force over what may be written: whatever is behind the marker, the grammar has seen."""
+    for written in ([], ["a"], ["</think"], ["<"], ["a", "</think"]):
+        constraint, vocabulary = merged_constraint("<think>", {"type": "integer"})
+        for token in written:
+            constraint.commit(MERGED.index(token), 40)
+        text = "".join(written)
+        allowed = {MERGED[i] for i in constraint.allowed(40).nonzero()[0]}
+        spilling = {t for t in MERGED if (text + t).partition("</think>")[2].strip()}
+        assert allowed == set(MERGED) - set(SPECIAL) - spilling
+        assert len(vocabulary) == len(MERGED)
 
 
 def test_compiled_grammars_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

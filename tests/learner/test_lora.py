@@ -29,13 +29,15 @@ from resd.config import LoRAConfig, RunConfig, TeacherConfig
 from resd.generation.merging import merge
 from resd.learner.layout import Layout, build_layout
 from resd.learner.learner import Learner
-from resd.learner.lora import add_adapters, load_adapters, own_parameters, save_adapters
+from resd.learner.lora import add_adapters, left_out, load_adapters, own_parameters, save_adapters
 from resd.learner.model import load_model, load_student
 from resd.learner.teacher import Teacher, make_teacher
 from resd.objectives.chunked import LogitTiles
 from resd.objectives.divergence import token_divergence
 from resd.objectives.objective import Objective
 from resd.records import ResdError
+from resd.training.model_shape import shape_of
+from shapes import EXPERTS, SMALL
 from support import save_tiny, tiny_model
 
 LORA = LoRAConfig(rank=3, alpha=6)
@@ -276,7 +278,11 @@ def test_adapters_of_another_rank_are_refused(tmp_path: Path) -> None:
     other = load_student(run.model_copy(update={"lora": LoRAConfig(rank=4)}), None, "cpu")
     with pytest.raises(ResdError, match="are not for this model, or of another rank"):
         load_adapters(other, tmp_path)
-    (tmp_path / "adapter_model.safetensors").unlink()
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ResdError, match="cannot be read"):
+        load_adapters(model, tmp_path)
+    weights.unlink()
     with pytest.raises(ResdError, match="cannot be read"):
         load_adapters(model, tmp_path)
 
@@ -289,6 +295,29 @@ def test_what_has_adapters() -> None:
     for name in ("lm_head", "proj", "norm"):
         with pytest.raises(ResdError, match=f"{name} is no linear layer .* down_proj, gate_proj"):
             add_adapters(tiny_model(), LoRAConfig(rank=2, target_modules=(name,)), seed=0, base="tiny")
+
+
+@pytest.mark.parametrize("dense", [0, 1])
+def test_experts_in_one_tensor_are_counted_as_left_out(dense: int) -> None:
+    """Against sizes by hand, and engines know how to merge what is adapted."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    sizes: dict[str, Any] = {**SMALL, **EXPERTS, "mlp_only_layers": list(range(dense))}
+    model, plain = (Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes)).eval() for _ in range(2))
+    plain.load_state_dict(model.state_dict())
+    width = (3 - dense) * EXPERTS["num_experts"] * EXPERTS["moe_intermediate_size"]
+    expected = 3 * SMALL["hidden_size"] * (width + dense * SMALL["intermediate_size"])
+    add_adapters(model, LORA, seed=0, base="tiny")
+    shape = shape_of({**sizes, "model_type": "qwen3_moe"})
+    assert left_out(model, LORA) == expected == shape.unadapted
+    assert LORA.rank is not None
+    assert sum(p.numel() for _, p in own_parameters(model)) == shape.adapters(LORA.rank)
+    chosen = LoRAConfig(rank=2, target_modules=("q_proj",))
+    assert [left_out(model, chosen), left_out(model, LoRAConfig()), left_out(tiny_model(), LORA)] == [0, 0, 0]
+    merged = merge(model)
+    assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in merged.state_dict().items())
+    with pytest.raises(ResdError, match="up_proj is no linear layer"):
+        add_adapters(plain, LoRAConfig(rank=2, target_modules=("up_proj",)), seed=0, base="tiny")
 
 
 def test_the_seed_decides_how_adapters_begin() -> None:

@@ -49,6 +49,40 @@ def test_what_is_no_model_is_one_sentence(load: Any, tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 999]
+)
+def test_weights_that_are_cut_off_are_one_sentence(tmp_path: Path, damage: Any) -> None:
+    weights = save_tiny(tmp_path) / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(ResdError, match=r"its weights cannot be read .* fetch or save it again"):
+        load_model(str(tmp_path))
+
+
+def test_weights_of_another_size_are_one_sentence(tmp_path: Path) -> None:
+    settings = save_tiny(tmp_path) / "config.json"
+    settings.write_text(settings.read_text().replace('"hidden_size": 32', '"hidden_size": 40'))
+    with pytest.raises(ResdError, match=r"or of another model than config\.json"):
+        load_model(str(tmp_path))
+
+
+def test_a_pickle_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    (save_tiny(tmp_path) / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"garbage")
+    with pytest.raises(ResdError, match="its weights cannot be read"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_one_sentence(tmp_path: Path, value: float) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 5] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ResdError, match=r"layers\.1\.mlp\.up_proj\.weight holds numbers that are not finite"):
+        load_model(str(tmp_path))
+
+
 def test_a_model_that_scales_its_logits_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "resd.learner.model.projection", lambda head, hidden: replace(projection(head, hidden), scale=2.0)

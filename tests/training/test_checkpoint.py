@@ -1,8 +1,11 @@
 """Checkpoints appear whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from resd.records import ResdError
 from resd.training import checkpoint, journal
@@ -35,6 +38,25 @@ def test_only_the_newest_are_kept_by_number(tmp_path: Path) -> None:
         save(tmp_path, step, keep=2)
     assert [path.name for path in checkpoint.saved(tmp_path)] == ["10", "11"]
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_all_files_have_the_mode_of_new_ones(tmp_path: Path, umask: int) -> None:
+    """Also those that the library of weights keeps to their owner."""
+
+    def write(folder: Path) -> None:
+        save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
+        (folder / "model.safetensors").chmod(0o600)
+        (folder / "config.json").write_text("{}")
+
+    before = os.umask(umask)
+    try:
+        checkpoint.write_folder(tmp_path / "saved", write)
+        (tmp_path / "plain").touch()
+    finally:
+        os.umask(before)
+    expected = (tmp_path / "plain").stat().st_mode
+    assert {path.stat().st_mode for path in (tmp_path / "saved").iterdir()} == {expected}
 
 
 def test_all_are_kept_without_a_limit(tmp_path: Path) -> None:

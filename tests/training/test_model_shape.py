@@ -51,6 +51,46 @@ def test_real_sizes(tmp_path: Path) -> None:
     assert ours == library == 4_022_468_096
 
 
+# As published, with fewer layers and experts; what is left out here is the library's default.
+MOE = {"moe_intermediate_size": 1408, "num_experts_per_tok": 6, "vocab_size": 50_000}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "glm4_moe": {**MOE, "n_routed_experts": 128, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "deepseek_v3": {"n_routed_experts": 32, "num_hidden_layers": 6, "first_k_dense_replace": 3},
+    "deepseek_v2": {**MOE, "q_lora_rank": None, "first_k_dense_replace": 1, "n_routed_experts": 64},
+    "dots1": {**MOE, "n_routed_experts": 64, "n_shared_experts": 2, "first_k_dense_replace": 1},
+    "qwen2_moe": {"num_experts": 60, "shared_expert_intermediate_size": 5632},
+    "ernie4_5_moe": {"moe_num_experts": 64, "moe_k": 6, "moe_num_shared_experts": 2},
+    "mixtral": {"num_local_experts": 8},
+    "olmoe": {"num_experts": 64},
+    "granitemoeshared": {"num_local_experts": 8, "shared_intermediate_size": 1024},
+    "gpt_oss": {"num_hidden_layers": 4, "num_local_experts": 32},
+    "phimoe": {},
+    "llama4_text": {"num_hidden_layers": 6, "interleave_moe_layer_step": 2},
+    "gpt2": {},
+    "opt": {},
+    "phi": {"num_hidden_layers": 32, "hidden_size": 2560, "intermediate_size": 10_240},
+    "gpt_neox": {"num_hidden_layers": 16, "hidden_size": 2048, "intermediate_size": 8192},
+    "gpt_neo": {},
+    "gptj": {},
+    "bloom": {"hidden_size": 1024, "n_layer": 24, "n_head": 16, "seq_length": 2048},
+    "mpt": {},
+    "falcon": {},
+    "starcoder2": {},
+    "gemma2": {},
+    "gemma3_text": {},
+    "cohere": {},
+    "phi3": {},
+    "stablelm": {},
+    "smollm3": {},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_are_near(tmp_path: Path, family: str) -> None:
+    ours, library = counted(tmp_path, family, **FAMILIES[family])
+    assert ours == pytest.approx(library, rel=0.001)
+
+
 def test_active_parameters_of_experts(tmp_path: Path) -> None:
     """Of each layer's five experts a token meets two, and no embedding."""
     ours, _ = counted(tmp_path, "qwen3_moe", **SMALL, **EXPERTS, tie_word_embeddings=False)

@@ -142,6 +142,16 @@ def test_experts_that_never_fit(tmp_path: Path) -> None:
         ahead(config).check_standing()
 
 
+def test_experts_without_adapters_are_told(tmp_path: Path) -> None:
+    sizes = {**EXPERTS, "num_experts": 128, "moe_intermediate_size": 768, "model_type": "qwen3_moe"}
+    folder, told = folder_of(tmp_path / "moe", **sizes), []
+    for lora in ({"rank": 8}, {"rank": 8, "target_modules": ["q_proj"]}, {}):
+        lines = ahead(configured(tmp_path, model=folder, lora=lora)).lines()
+        told.append([line for line in lines if "parameters of experts and MLPs" in line])
+    count = 36 * 128 * 3 * 2560 * 768 / 1e9
+    assert told == [[f"adapters     none for the {count:.3g} billion parameters of experts and MLPs"], [], []]
+
+
 @pytest.mark.parametrize(
     ("optimizer", "mend"),
     [

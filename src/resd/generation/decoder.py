@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from resd.generation.batching import batches, check
-from resd.generation.forward import check_model, text_config
+from resd.generation.forward import check_model, max_positions, text_config
+from resd.generation.lean import LeanStep
 from resd.generation.merging import adapted_layers, merged_copy, merged_weights
+from resd.generation.probe import counts_columns
 from resd.generation.replies import Reply
 from resd.generation.run import Run
 from resd.generation.structured import Grammars
@@ -60,12 +62,18 @@ class Decoder:
     def _grammars(self) -> Grammars:
         return Grammars(Vocabulary.of(self._tokenizer, self._stop_ids), self._grammar_after)
 
+    @cached_property
+    def _by_columns(self) -> bool:
+        """Whether columns count. Tried with real weights, which a model may get after it is made."""
+        return LeanStep.of(self._model) is None and counts_columns(self._source)
+
     def submit(self, requests: Sequence[Request]) -> Iterator[Response]:
         """Check every request at once (`ResdError`), then yield responses as they finish.
 
         Within a batch, the tokens that all prompts start with are computed once.
         """
-        check(requests, text_config(self._model).max_position_embeddings)
+        _ = self._by_columns  # raises for a model that cannot be decoded
+        check(requests, max_positions(self._model))
         replies = {r.id: Reply.to(r, self._grammars.constraint(r) if r.schema else None) for r in requests}
         self._open |= set(replies)
         return self._generate(replies)
@@ -84,13 +92,14 @@ class Decoder:
 
         Without tensors, a decoder that keeps a copy in another dtype reads all of them from the model that it
         was given. Names are those of that model, adapters included. Later responses carry `version`. An
-        unknown name or a wrong shape is a `ResdError`.
+        unknown name or a wrong shape is a `ResdError`, and so is a model that cannot be decoded.
         """
         pushed = _take(self._source if self._adapted else self._model, named_tensors)
         if self._adapted:
             _take(self._model, merged_weights(self._source, self._model.dtype))
         elif not pushed and self._model is not self._source:
             _take(self._model, self._source.state_dict().items())
+        _ = self._by_columns
         self._version = version
 
     def _generate(self, replies: dict[str, Reply]) -> Iterator[Response]:
@@ -111,7 +120,7 @@ class Decoder:
         replies = [reply for reply in replies if reply.finish_reason is None]
         if not replies:
             return
-        run = Run(self._model, replies, self._stop_ids)
+        run = Run(self._model, replies, self._stop_ids, by_columns=self._by_columns)
         while run.open:
             yield from run.advance()
             yield from self._cancel_in(run.rows)

@@ -16,16 +16,26 @@ from resd.records import ResdError
 
 # Rows are prefilled in slices of about this many tokens: they bound the mask's and the activations' memory.
 PREFILL_TOKENS = 16384
+# Names that configurations have for it, Bloom and MPT among them.
+POSITIONS = "max_position_embeddings", "max_seq_len", "seq_length"
+SHORT_UNTIL = "resd_short_until"  # of a module of rotary positions: what it has been pinned to (`rotary.pin`)
 
 
 class BatchForward:
     """One batch and its cache. Columns: shared prefix, left padding, rest of the prompt, reply.
 
-    `suffixes` are the prompts without the shared `prefix`, shortest first and none empty.
+    `suffixes` are the prompts without the shared `prefix`, shortest first and none empty. With `by_columns`
+    there must be no prefix, and the model makes its own mask of which columns are padding.
     """
 
     def __init__(
-        self, model: Any, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], reply: int
+        self,
+        model: Any,
+        prefix: Sequence[int],
+        suffixes: Sequence[Sequence[int]],
+        reply: int,
+        *,
+        by_columns: bool = False,
     ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
@@ -42,8 +52,8 @@ class BatchForward:
         padding = (columns >= len(prefix)) & (columns < len(prefix) + self._end - lengths[:, None])
         self._visible = ~padding.to(self.device)
         self._bias = self._additive(self._visible)[:, None, None]
-        self._windowed = has_windows(model)
-        self._lean = None if self._windowed else LeanStep.of(model)
+        self._by_columns = by_columns
+        self._lean = None if by_columns else LeanStep.of(model)
 
     def prefill(self) -> Tensor:
         """Logits `[B, V]` of the first token of each reply."""
@@ -69,7 +79,7 @@ class BatchForward:
 
     def _prefill_mask(self, rows: slice, start: int) -> Tensor:
         visible = self._visible[rows, : self._end]
-        if self._windowed:
+        if self._by_columns:
             return visible
         columns = torch.arange(self._end, device=self.device)
         causal = columns <= columns[start:, None]
@@ -82,7 +92,7 @@ class BatchForward:
         end = self.cache.length + 1
         if self._lean is not None:
             return self._lean(ids, positions[:, 0], self._bias[..., :end], self.cache)
-        mask = self._visible[:, :end] if self._windowed else self._bias[..., :end]
+        mask = self._visible[:, :end] if self._by_columns else self._bias[..., :end]
         return self._call(ids[:, None], positions, mask, self.cache)
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -131,10 +141,28 @@ def text_config(model: Any) -> Any:
     return model.config.get_text_config()
 
 
+def max_positions(model: Any) -> int:
+    """The longest sequence that a model is made for. Raises ResdError where nothing says so."""
+    config = text_config(model)
+    for name in POSITIONS:
+        if isinstance(found := getattr(config, name, None), int):
+            return min([found, *_pinned(model)])
+    raise ResdError(
+        f"model type {config.model_type}: its config.json does not say how long a sequence may be; add "
+        "max_position_embeddings to it"
+    )
+
+
+def _pinned(model: Any) -> Iterator[int]:
+    return (vars(m)[SHORT_UNTIL] for m in model.modules() if SHORT_UNTIL in vars(m))
+
+
 def has_windows(model: Any) -> bool:
     """Whether some layers see only a window of the past."""
     config = text_config(model)
     kinds = getattr(config, "layer_types", None)
+    if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo
+        return True
     return "sliding_attention" in kinds if kinds else getattr(config, "sliding_window", None) is not None
 
 
@@ -163,3 +191,16 @@ def masked_attention(model: Any) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = chosen
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """For a module in training: no dropout, and no gradient checkpointing (it would switch the cache off)."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()

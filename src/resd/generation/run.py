@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,27 +11,37 @@ import torch
 from torch import Tensor
 
 from resd.generation.batching import common_prefix
-from resd.generation.forward import BatchForward, has_windows
+from resd.generation.forward import BatchForward, evaluating
 from resd.generation.replies import Reply
 from resd.generation.sampling import SamplingParameters, draw, log_probabilities
+from resd.records import ResdError
 
 # Rows that have finished are dropped once they are this share of the batch.
 COMPACT_AT = 0.25
 
 
 class Run:
-    """Advances all rows of a batch by one token at a time. `replies` come with the shortest prompt first."""
+    """Advances all rows of a batch by one token at a time. `replies` come with the shortest prompt first.
 
-    def __init__(self, model: Any, replies: Sequence[Reply], stop_ids: Sequence[int]) -> None:
+    `by_columns` says that the model takes distances from columns (`probe.counts_columns`).
+    """
+
+    def __init__(
+        self, model: Any, replies: Sequence[Reply], stop_ids: Sequence[int], *, by_columns: bool = False
+    ) -> None:
         self._model = model
         self._stop_ids = stop_ids
         self.rows = list(replies)
         prompts = [row.request.prompt_ids for row in self.rows]
-        # Windows count columns, so between prefix and suffix there must be no padding.
-        shared = 0 if has_windows(model) else common_prefix(prompts)
+        # Where columns count, there must be no padding between prefix and suffix.
+        shared = 0 if by_columns else common_prefix(prompts)
         reply = max(row.request.max_tokens for row in self.rows)
         self._forward = BatchForward(
-            model, prompts[0][:shared], [prompt[shared:] for prompt in prompts], reply
+            model,
+            prompts[0][:shared],
+            [prompt[shared:] for prompt in prompts],
+            reply,
+            by_columns=by_columns,
         )
         self._device = self._forward.device
         self._steps = 0
@@ -55,6 +65,7 @@ class Run:
         active = [row for row in self.rows if row.finish_reason is None]
         for row, token, logprob in zip(self.rows, ids.tolist(), chosen.tolist(), strict=True):
             if row.finish_reason is None:
+                _check_finite(logprob, row)
                 row.take(token, logprob, self._stop_ids)
         self._last = ids
         return [row for row in active if row.finish_reason is not None]
@@ -106,14 +117,10 @@ class Run:
         )
 
 
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """For a module in training: no dropout, and no gradient checkpointing (it would switch the cache off)."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
+def _check_finite(logprob: float, row: Reply) -> None:
+    if not math.isfinite(logprob):
+        raise ResdError(
+            f"request {row.request.id!r}: the model's logits are not finite (NaN or infinite) after "
+            f"{len(row.token_ids)} tokens; lower optimizer.learning_rate and go on from an earlier "
+            "checkpoint, or, for weights as published, set compute_dtype to float32"
+        )

@@ -70,10 +70,11 @@ def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
 def draw(logprobs: Tensor, u: Tensor, parameters: SamplingParameters) -> tuple[Tensor, Tensor]:
     """Ids `[B]` by inverse CDF at `u` `[B]` in [0, 1), or the mode where greedy; and their log-probs `[B]`.
 
-    A greedy draw has the log-prob that it has at temperature 1.
+    A greedy draw has the log-prob that it has at temperature 1. Where a row is NaN, so is the log-prob.
     """
     cdf = logprobs.double().exp().cumsum(-1)
     ids = torch.searchsorted(cdf, u[:, None] * cdf[:, -1:], right=True)
+    ids = ids.clamp_(max=logprobs.shape[-1] - 1)  # beyond the end of what is NaN
     if parameters.any_greedy:
         ids = torch.where(parameters.greedy, logprobs.argmax(-1, keepdim=True), ids)
     return ids[:, 0], logprobs.gather(-1, ids)[:, 0]

@@ -14,6 +14,7 @@ import numpy as np
 from llguidance import LLMatcher
 from numpy.typing import NDArray
 
+from resd.generation.thought import Marker, Thought
 from resd.generation.vocabulary import Vocabulary
 from resd.records import Request, ResdError
 
@@ -34,8 +35,6 @@ UNBOUNDED = {
     "patternProperties",
     "multipleOf",
 }
-# At most this share of `max_tokens` goes to a thought that precedes the document.
-THOUGHT_SHARE = 0.5
 
 
 class Grammars:
@@ -46,7 +45,7 @@ class Grammars:
 
     def __init__(self, vocabulary: Vocabulary, after: str | None = None) -> None:
         self.vocabulary = vocabulary
-        self.after = after
+        self.after = Marker(vocabulary, after) if after is not None else None
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def constraint(self, request: Request) -> Constraint | None:
@@ -56,7 +55,7 @@ class Grammars:
         matcher = self._matcher(request.schema).deep_copy()
         constraint = Constraint(self.vocabulary, matcher, reserve_of(request.schema))
         shortest = closing_path(self.vocabulary, matcher, request.max_tokens)
-        thought = Thought.before_grammar(self.vocabulary, self.after, request, len(shortest or ()) + 1)
+        thought = Thought.before_grammar(self.after, request, len(shortest or ()) + 1)
         needed = (thought.least if thought else 0) + 1
         if shortest is None or len(shortest) + needed > request.max_tokens:
             raise ResdError(
@@ -151,77 +150,6 @@ class Constraint:
         self._matcher.consume_token(way_out[0])
         self._path = way_out[1:]
         return way_out[0]
-
-
-class Thought:
-    """Free text before the document: up to a marker, within a bound, without stop tokens."""
-
-    def __init__(self, vocabulary: Vocabulary, marker: str, reserve: int, *, optional: int | None) -> None:
-        self._vocabulary = vocabulary
-        self._marker = marker.encode()
-        self._closing = vocabulary.encode(marker)
-        self._reserve = reserve
-        self._opener = optional
-        self._tail = b""
-        self._forced: list[int] = []  # what is left of the marker, once it is being written for the model
-
-    @classmethod
-    def before_grammar(
-        cls, vocabulary: Vocabulary, marker: str | None, request: Request, shortest: int
-    ) -> Thought | None:
-        """The thought that the prompt left open, or that the model may open at once; else None."""
-        if marker is None:
-            return None
-        opener = marker.replace("/", "")
-        prompt = vocabulary.text(request.prompt_ids)
-        reserve = max(shortest, request.max_tokens - int(THOUGHT_SHARE * request.max_tokens))
-        if prompt.rfind(opener) > prompt.rfind(marker):
-            return cls(vocabulary, marker, min(reserve, request.max_tokens), optional=None)
-        ids = vocabulary.encode(opener)
-        if prompt.rstrip().endswith(marker) or len(ids) != 1 or vocabulary.tokens[ids[0]] != opener.encode():
-            return None
-        room = request.max_tokens - len(vocabulary.encode(marker)) - shortest
-        return cls(vocabulary, marker, reserve, optional=ids[0]) if room > 0 else None
-
-    @property
-    def optional(self) -> bool:
-        """Nothing is written yet, and the reply may also start with the document itself."""
-        return self._opener is not None
-
-    @property
-    def least(self) -> int:
-        """Tokens that it takes at least."""
-        return 0 if self.optional else len(self._closing)
-
-    @property
-    def kept(self) -> int:
-        """Tokens that it leaves to its marker and to the document."""
-        return self._reserve + len(self._closing)
-
-    @property
-    def over(self) -> bool:
-        return self._tail == self._marker
-
-    def allowed(self, remaining: int) -> NDArray[np.bool_]:
-        mask = np.zeros(len(self._vocabulary), dtype=bool)
-        if self._opener is not None:
-            mask[self._opener] = True
-        elif self._forced or remaining <= self.kept:
-            self._forced = self._forced or list(self._closing)
-            mask[self._forced[0]] = True
-        else:
-            mask[:] = True
-            mask[list(self._vocabulary.special_ids - set(self._closing))] = False
-        return mask
-
-    def takes(self, token: int) -> bool:
-        """Whether the token belongs to the thought (an optional one starts with its opener only)."""
-        if self._opener is not None:
-            opened, self._opener = token == self._opener, None
-            return opened
-        self._forced = self._forced[1:]
-        self._tail = (self._tail + self._vocabulary.tokens[token])[-len(self._marker) :]
-        return True
 
 
 def grammar_text(schema: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from resd.config import GenerationConfig
-from resd.generation.forward import text_config
+from resd.generation.forward import max_positions, text_config
 from resd.generation.merging import base_tensors, merging
 from resd.launch import world_size
 from resd.records import ResdError
@@ -132,7 +132,7 @@ def gathered(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 def max_length(model: Any, config: GenerationConfig) -> int:
     """Tokens of prompt and reply: as configured, at most the model's positions."""
-    positions = int(text_config(model).max_position_embeddings)
+    positions = max_positions(model)
     return min(config.max_model_len or positions, positions)
 
 

@@ -20,6 +20,8 @@ from resd.records import ResdError
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER = "default"
+# Where experts are one tensor, `peft` takes these names for them, and not for the linear layers beside them.
+MLP = "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"
 PREFIX = "base_model.model."  # of names in the file of weights
 
 
@@ -39,6 +41,14 @@ def add_adapters(model: Any, config: LoRAConfig, *, seed: int, base: str) -> Non
         base_model_name_or_path=base,
     )
     _inject(model, settings, seed)
+
+
+def left_out(model: Any, config: LoRAConfig) -> int:
+    """Parameters of experts, and of MLPs beside them, that all-linear gives no adapters."""
+    if config.rank is None or config.target_modules != "all-linear" or not _holds_experts(model):
+        return 0
+    named = model.named_parameters()
+    return sum(p.numel() for name, p in named if MARK not in name and _of_mlp(name))
 
 
 def own_parameters(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -64,11 +74,12 @@ def save_adapters(model: Any, state: Mapping[str, Tensor], folder: Path) -> None
 
 def load_adapters(model: Any, folder: Path) -> None:
     """Give a model's adapters the weights of a folder. Raises ResdError where these are for others."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         saved = load_file(folder / WEIGHTS)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ResdError(f"adapters {folder}: {WEIGHTS} cannot be read ({error})") from error
     own = own_state(model)
     if {_saved_name(name): t.shape for name, t in own.items()} != {n: t.shape for n, t in saved.items()}:
@@ -122,6 +133,8 @@ def _targets(model: Any, config: LoRAConfig) -> list[str]:
     """Last parts of names, in order: what is written down is the same in every process."""
     head = model.get_output_embeddings()
     linear = [name for name, m in model.named_modules() if type(m) is nn.Linear and m is not head]
+    if _holds_experts(model):
+        linear = [name for name in linear if name.rpartition(".")[2] not in MLP]
     known = sorted({name.rpartition(".")[2] for name in linear})
     if not known:
         raise ResdError(
@@ -137,6 +150,16 @@ def _targets(model: Any, config: LoRAConfig) -> list[str]:
                 f"{', '.join(known)}"
             )
     return sorted(config.target_modules)
+
+
+def _holds_experts(model: Any) -> bool:
+    """Whether the experts of a layer are one tensor, and no linear layers."""
+    return any("expert" in name and p.dim() == 3 for name, p in model.named_parameters())
+
+
+def _of_mlp(name: str) -> bool:
+    parts = name.removesuffix(".weight").split(".")
+    return "experts" in parts or parts[-1] in MLP
 
 
 def _own(named: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from resd.config import RunConfig
 from resd.generation.merging import merge
+from resd.generation.rotary import pin
 from resd.learner import lora
 from resd.learner.attention import Sequences
 from resd.learner.layout import Layout
@@ -33,8 +35,8 @@ def load_model(
 
     `name_or_path` is "lab", a folder or a hub name; adapters in a folder are merged into the model that they
     are for. Parameters are the float32 master copy; what they are computed in is `autocast`'s business.
-    Raises ResdError if there is no such model, or if its head is more than a linear map of the last hidden
-    state.
+    Raises ResdError if there is no such model, if a file of it is damaged or a weight is not finite, or if
+    its head is more than a linear map of the last hidden state.
     """
     return merge(load_unmerged(name_or_path, device, dtype=dtype))
 
@@ -43,18 +45,14 @@ def load_unmerged(
     name_or_path: str, device: str | torch.device = "cpu", *, dtype: torch.dtype = torch.float32
 ) -> Any:
     """Likewise, with a folder's adapters beside the layers that they are for: engines merge as in a run."""
-    from transformers import AutoModelForCausalLM
-
     path = resolve_name(name_or_path)
     if lora.is_adapter_folder(folder := Path(path)):
         model = load_model(lora.base_name(folder), device, dtype=dtype)
         lora.add_saved(model, folder)
+        _check_finite(model, name_or_path)
         return model
-    try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise _not_loadable("model", name_or_path, error) from error
-    model = model.to(device).eval()
+    model = _read_model(path, name_or_path, dtype).to(device).eval()
+    _check_finite(model, name_or_path)
     _check_head(model, name_or_path)
     return model
 
@@ -62,8 +60,9 @@ def load_unmerged(
 def load_student(config: RunConfig, found: Path | None, device: str | torch.device) -> Any:
     """What a run trains, as it begins, or as a checkpoint of the run has it."""
     if config.lora.rank is None:
-        return load_model(str(found or config.model), device)
+        return pin(load_model(str(found or config.model), device), config)
     model = load_model(config.model, device, dtype=weights_dtype(config, torch.device(device)))
+    pin(model, config)
     lora.add_adapters(model, config.lora, seed=config.seed, base=resolve_name(config.model))
     if found:
         lora.load_adapters(model, found)
@@ -206,11 +205,41 @@ def resolve_name(name: str) -> str:
     return name
 
 
+def _read_model(path: str, name: str, dtype: torch.dtype) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        raise ResdError(
+            f"model {name}: its weights cannot be read ({_first_line(error)}); the file is cut off, "
+            "damaged, or of another model than config.json: fetch or save it again"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise _not_loadable("model", name, error) from error
+
+
+def _check_finite(model: Any, name: str) -> None:
+    """One weight that is NaN makes all logits so, and a distribution that nothing can be drawn from."""
+    for part, parameter in model.named_parameters():
+        bounds = parameter.detach().aminmax() if parameter.numel() else ()  # of NaN, both are NaN
+        if not all(bound.isfinite() for bound in bounds):
+            raise ResdError(
+                f"model {name}: {part} holds numbers that are not finite (NaN or infinite); use weights from "
+                "before they were spoilt"
+            )
+
+
 def _not_loadable(what: str, name: str, error: Exception) -> ResdError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return ResdError(
-        f"model {name}: no {what} could be loaded ({reason}); give a folder written by save_pretrained"
+        f"model {name}: no {what} could be loaded ({_first_line(error)}); give a folder written by "
+        "save_pretrained"
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @torch.no_grad()

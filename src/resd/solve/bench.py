@@ -15,6 +15,7 @@ from resd.config import RunConfig
 from resd.context.seeding import derive_seed
 from resd.environments.base import Environment
 from resd.generation.engine import GenerationEngine
+from resd.generation.rotary import pin
 from resd.learner.learner import Learner
 from resd.learner.model import load_model, load_tokenizer, weights_dtype
 from resd.learner.parallel import ALONE
@@ -131,7 +132,7 @@ def open_bench(config: RunConfig, *, learns: bool, environment: Environment | No
         learner, model, teacher = setup.make_learner(Start(config, None, updates=0), ALONE)
         author = setup.make_author(teacher, tokenizer, config)
     else:
-        model = load_model(config.model, device, dtype=weights_dtype(config, device))
+        model = pin(load_model(config.model, device, dtype=weights_dtype(config, device)), config)
     engine = setup.make_engine(model, tokenizer, config)
     room = longest_sequence(config, model) - config.rollout.max_tokens
     return Bench(

@@ -69,6 +69,7 @@ def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
     _remove(partial)
     partial.mkdir(parents=True)
     fill(partial)
+    _share(partial)
     _sync_tree(partial)
     partial.rename(final)
     _sync(final.parent)
@@ -108,6 +109,17 @@ def _prune(root: Path, keep: int | None) -> None:
 def _remove(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
+
+
+def _share(root: Path) -> None:
+    """Some libraries keep what they write to its owner: give all files the mode that new ones have here.
+
+    A new folder's mode tells it.
+    """
+    mode = root.stat().st_mode & 0o666
+    for path in root.rglob("*"):
+        if path.is_file() and path.stat().st_mode & 0o666 != mode:
+            path.chmod(mode)
 
 
 def _sync_tree(root: Path) -> None:

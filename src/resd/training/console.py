@@ -103,6 +103,14 @@ def opening_line(config: RunConfig, plan: Plan) -> str:
     )
 
 
+def adapters_line(left_out: int, parameters: int) -> str:
+    """Said of a model with experts, whose adapters are not where most of its parameters are."""
+    return (
+        f"lora: {left_out / 1e6:,.4g} of {parameters / 1e6:,.4g} million parameters, experts and MLPs "
+        "beside them, get no adapters and stay as they are"
+    )
+
+
 def update_cells(record: Record, updates: int) -> dict[str, str]:
     """What is worth a glance, by heading. A metric that the algorithm does not have is "".
 

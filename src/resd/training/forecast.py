@@ -163,7 +163,7 @@ class Forecast:
         sparse = shape.sparse_layers / shape.layers
         # An expert's rows are gathered from the tokens first, and its results are weighted.
         expert = shape.experts_per_token * (4 * shape.expert_intermediate + 3 * shape.hidden)
-        mlp = (1 - sparse) * 4 * shape.intermediate + sparse * expert
+        mlp = (1 - sparse) * 4 * shape.intermediate + sparse * (expert + 4 * shape.shared)
         if self.bfloat16:
             return round(26 * shape.hidden + 10 * heads + 2 * mlp + small)
         return round(24 * shape.hidden + 16 * heads + 4 * mlp + small)
@@ -188,7 +188,8 @@ class Forecast:
     @property
     def _mlp_width(self) -> int:
         """Of all that a token goes through in a layer."""
-        return max(self.shape.intermediate, self.shape.experts_per_token * self.shape.expert_intermediate)
+        shape = self.shape
+        return max(shape.intermediate, shape.experts_per_token * shape.expert_intermediate + shape.shared)
 
     @property
     def peaks(self) -> Mapping[str, int]:

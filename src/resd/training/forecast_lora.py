@@ -59,7 +59,7 @@ class LoRAForecast(Forecast):
         small = 8 + 8 * shape.heads + 4 * shape.kv_heads
         sparse = shape.sparse_layers / shape.layers
         expert = shape.experts_per_token * (4 * shape.expert_intermediate + 3 * shape.hidden)
-        mlp = (1 - sparse) * 4 * shape.intermediate + sparse * expert
+        mlp = (1 - sparse) * 4 * shape.intermediate + sparse * (expert + 4 * shape.shared)
         ranks = (
             self.rank * len(shape.linear_layers) if self.targets is None else self.rank * len(self.targets)
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from resd.chat import encode_prompt
 from resd.config import RunConfig
-from resd.generation.forward import text_config
+from resd.generation.forward import max_positions
 from resd.generation.vllm_runtime import max_length
 from resd.records import Problem, ResdError
 
@@ -37,7 +37,7 @@ def fit_teacher_prompts(config: RunConfig, model: Any) -> RunConfig:
 
     Raises ResdError for no room.
     """
-    positions, response = int(text_config(model).max_position_embeddings), config.rollout.max_tokens
+    positions, response = max_positions(model), config.rollout.max_tokens
     if not config.has_teacher or config.context.max_prompt_tokens + response <= positions:
         return config
     if positions <= response:
@@ -78,7 +78,7 @@ def longest_sequence(config: RunConfig, model: Any) -> int:
     """Tokens of prompt and reply that the engine takes."""
     if config.generation.engine == "vllm":
         return max_length(model, config.generation)
-    return int(text_config(model).max_position_embeddings)
+    return max_positions(model)
 
 
 def _with_prompts_of(config: RunConfig, tokens: int) -> RunConfig:

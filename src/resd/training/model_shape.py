@@ -13,13 +13,44 @@ from resd.records import ResdError
 # Families whose layers differ from Llama's in what they add to attention.
 NORMED = ("qwen3", "qwen3_moe")  # queries and keys have a norm of their own, per head
 BIASED = ("qwen2", "qwen2_moe")  # queries, keys and values have biases, whatever the file says
+GPTS = ("gpt2", "gpt_bigcode", "gpt_neo", "gptj", "codegen", "bloom", "mpt", "falcon")
+UNGATED = (
+    *GPTS,
+    "gpt_neox",
+    "opt",
+    "xglm",
+    "biogpt",
+    "phi",
+    "starcoder2",
+    "nemotron",
+)  # MLPs of two matrices
+PLACED = ("gpt2", "gpt_bigcode", "gpt_neo", "opt", "biogpt")  # positions are learned, one vector for each
+# Where the file is silent, the output layer is the embedding.
+TIED = (
+    *("gpt2", "gpt_bigcode", "gpt_neo", "bloom", "mpt", "falcon", "opt", "xglm", "biogpt", "starcoder2"),
+    *("gemma", "gemma2", "gemma3_text", "cohere", "cohere2", "smollm3", "ernie4_5", "ernie4_5_moe"),
+)
+# Other names for what most files call by the first.
+NAMES = {
+    "hidden_size": ("n_embd", "d_model"),
+    "num_hidden_layers": ("n_layer", "num_layers", "n_layers"),
+    "num_attention_heads": ("n_head", "num_heads", "n_heads"),
+    "num_key_value_heads": ("num_kv_heads",),
+    "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size"),
+    "max_position_embeddings": ("n_positions", "max_seq_len", "seq_length"),
+    "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),
+    "num_experts_per_tok": ("moe_k", "moe_topk"),
+    "n_shared_experts": ("moe_num_shared_experts", "num_shared_expert"),
+    "shared_expert_intermediate_size": ("shared_intermediate_size",),
+}
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A decoder of the Llama kind: grouped attention, gated MLPs, or experts in `sparse_layers` of them.
+    """A decoder: grouped or latent attention, MLPs, or experts in `sparse_layers` of them.
 
-    Counts are exact for the Llama, Mistral, Qwen2, Qwen3 and Qwen3-MoE families; others are counted as Llama.
+    Counts are exact for the Llama, Mistral, Qwen2, Qwen3 and Qwen3-MoE families. Those of the families in
+    `tests/training/test_model_shape.py` are within 0.1 %; others are counted as Llama.
     """
 
     family: str
@@ -37,6 +68,8 @@ class ModelShape:
     experts: int = 0
     experts_per_token: int = 0
     expert_intermediate: int = 0
+    shared: int = 0  # width of the experts that all tokens go through, in layers that have experts
+    latent: int | None = None  # parameters of one layer's attention, where keys and values are compressed
 
     @property
     def query_width(self) -> int:
@@ -60,29 +93,41 @@ class ModelShape:
     @property
     def parameters(self) -> int:
         """All of them."""
-        return self.embeddings + self.body(self.experts)
+        places = self.positions * self.hidden if self.family in PLACED else 0
+        return self.embeddings + places + self.body(self.experts)
 
     def body(self, experts: float) -> int:
         """Parameters between embedding and output layer, with so many experts in each layer that has any."""
         dense = self.layers - self.sparse_layers
         router = self.experts * self.hidden
         mlps = dense * self._mlp(self.intermediate)
-        mlps += round(self.sparse_layers * (router + experts * self._mlp(self.expert_intermediate)))
+        chosen = experts * self._mlp(self.expert_intermediate)
+        mlps += round(self.sparse_layers * (router + chosen + self._mlp(self.shared)))
         return self.layers * (self._attention() + 2 * self.hidden) + mlps + self.hidden
 
     @property
     def linear_layers(self) -> Mapping[str, tuple[int, int, int]]:
         """Those that can have adapters, by name: inputs, outputs, and in how many layers."""
         query, key, dense = self.query_width, self.key_width, self.layers - self.sparse_layers
+        inward = ("up_proj",) if self.family in UNGATED else ("gate_proj", "up_proj")
+        mlps = dict.fromkeys(inward, (self.hidden, self.intermediate, dense))
+        mlps["down_proj"] = (self.intermediate, self.hidden, dense)
         return {
             "q_proj": (self.hidden, query, self.layers),
             "k_proj": (self.hidden, key, self.layers),
             "v_proj": (self.hidden, key, self.layers),
             "o_proj": (query, self.hidden, self.layers),
-            "gate_proj": (self.hidden, self.intermediate, dense),
-            "up_proj": (self.hidden, self.intermediate, dense),
-            "down_proj": (self.intermediate, self.hidden, dense),
+            **({} if self.sparse_layers else mlps),
         }
+
+    @property
+    def unadapted(self) -> int:
+        """Parameters of experts, and of MLPs beside them: they can have no adapters (`learner.lora`)."""
+        if not self.sparse_layers:
+            return 0
+        experts = self.experts * self._mlp(self.expert_intermediate) + self._mlp(self.shared)
+        dense = (self.layers - self.sparse_layers) * self._mlp(self.intermediate)
+        return self.sparse_layers * experts + dense
 
     def adapters(self, rank: int, names: Sequence[str] | None = None) -> int:
         """Parameters of adapters beside linear layers of these names, or all."""
@@ -95,9 +140,11 @@ class ModelShape:
         return self.head + self.body(self.experts_per_token)
 
     def _mlp(self, width: int) -> int:
-        return 3 * self.hidden * width
+        return (2 if self.family in UNGATED else 3) * self.hidden * width
 
     def _attention(self) -> int:
+        if self.latent is not None:
+            return self.latent
         query, key = self.query_width, self.key_width
         weights = 2 * self.hidden * (query + key)
         norms = 2 * self.head_dim if self.family in NORMED else 0
@@ -124,30 +171,83 @@ def read_shape(folder: Path) -> ModelShape:
 
 def shape_of(data: Mapping[str, Any]) -> ModelShape:
     """From the contents of a config.json. Raises KeyError for what has no default."""
+    data, family = _named(data), str(data.get("model_type", ""))
     hidden, heads = int(data["hidden_size"]), int(data["num_attention_heads"])
-    layers = int(data["num_hidden_layers"])
-    experts = int(data.get("num_experts") or data.get("num_local_experts") or 0)
-    intermediate = int(data["intermediate_size"])
+    layers, experts = int(data["num_hidden_layers"]), int(data.get("num_experts") or 0)
+    own = 4 * hidden if family in GPTS else None
+    intermediate = int(data.get("intermediate_size") or own or data["intermediate_size"])
+    latent = _latent_attention(data, hidden, heads) if data.get("kv_lora_rank") else None
+    head_dim = int(data.get("head_dim") or hidden // heads)
     return ModelShape(
-        family=str(data.get("model_type", "")),
+        family=family,
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=int(data.get("num_key_value_heads") or heads),
-        head_dim=int(data.get("head_dim") or hidden // heads),
-        intermediate=intermediate,
+        kv_heads=_kv_heads(data, family, heads),
+        head_dim=_query_width(data) if latent else head_dim,
+        intermediate=int(
+            data.get("intermediate_size_mlp") or intermediate
+        ),  # Llama 4: of layers without experts
         vocab=int(data["vocab_size"]),
-        tied=bool(data.get("tie_word_embeddings", False)),
+        tied=bool(data.get("tie_word_embeddings", family in TIED)),
         positions=int(data["max_position_embeddings"]),
         biases=bool(data.get("attention_bias", False)),
         sparse_layers=_sparse_layers(data, layers) if experts else 0,
         experts=experts,
         experts_per_token=int(data["num_experts_per_tok"]) if experts else 0,
         expert_intermediate=int(data.get("moe_intermediate_size") or intermediate) if experts else 0,
+        shared=_shared(data, family, intermediate) if experts else 0,
+        latent=latent,
     )
 
 
+def _named(data: Mapping[str, Any]) -> dict[str, Any]:
+    """With the names that most files have."""
+    found = dict(data)
+    for name, others in NAMES.items():
+        known = next((data[other] for other in others if data.get(other) is not None), None)
+        if known is not None:
+            found.setdefault(name, known)
+    return found
+
+
+def _kv_heads(data: Mapping[str, Any], family: str, heads: int) -> int:
+    if family in ("falcon", "gpt_bigcode") and not data.get("new_decoder_architecture"):
+        return 1 if data.get("multi_query", True) else heads
+    return int(data.get("num_key_value_heads") or heads)
+
+
+def _query_width(data: Mapping[str, Any]) -> int:
+    """Of a head of latent attention."""
+    return int(data["qk_nope_head_dim"]) + int(data["qk_rope_head_dim"])
+
+
+def _latent_attention(data: Mapping[str, Any], hidden: int, heads: int) -> int:
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1), norms included."""
+    rank, value = int(data["kv_lora_rank"]), int(data["v_head_dim"])
+    queries, small = heads * _query_width(data), int(data.get("q_lora_rank") or 0)
+    query = (hidden + 1 + queries) * small if small else hidden * queries
+    down = hidden * (rank + int(data["qk_rope_head_dim"])) + rank
+    return query + down + rank * heads * (int(data["qk_nope_head_dim"]) + value) + heads * value * hidden
+
+
+def _shared(data: Mapping[str, Any], family: str, intermediate: int) -> int:
+    """Width of the experts that all tokens go through."""
+    if data.get("shared_expert_intermediate_size"):
+        return int(data["shared_expert_intermediate_size"])
+    if family == "llama4_text":
+        return intermediate
+    return int(data.get("n_shared_experts") or 0) * int(data.get("moe_intermediate_size") or intermediate)
+
+
 def _sparse_layers(data: Mapping[str, Any], layers: int) -> int:
-    """Every `decoder_sparse_step`-th layer has experts, but for those of `mlp_only_layers`."""
-    step, dense = int(data.get("decoder_sparse_step") or 1), data.get("mlp_only_layers") or ()
-    return sum((layer + 1) % step == 0 and layer not in dense for layer in range(layers))
+    """Those with experts: as listed, or every so many-th behind the first few that have none."""
+    if kinds := data.get("mlp_layer_types"):
+        return sum(kind == "sparse" for kind in kinds)
+    if (listed := data.get("moe_layers")) is not None:
+        return len(listed)
+    step = data.get("decoder_sparse_step") or data.get("moe_layer_interval")
+    step = int(step or data.get("interleave_moe_layer_step") or 1)
+    dense, first = data.get("mlp_only_layers") or (), data.get("moe_layer_start_index")
+    first = int(first or data.get("first_k_dense_replace") or 0)
+    return sum((layer + 1) % step == 0 and layer not in dense for layer in range(first, layers))

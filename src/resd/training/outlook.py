@@ -224,7 +224,7 @@ def _opening(run: Forecast) -> list[str]:
     fits = work.prompt + work.longest <= shape.positions
     warning = "" if fits else f"; the model has {shape.positions:,} positions, too few for the longest"
     experts = f", {shape.active / 1e9:.3g} for each token" if shape.experts else ""
-    told = (
+    told: tuple[str, ...] = (
         f"model        {shape.parameters / 1e9:.3g} billion parameters{experts}: {shape.layers} layers, "
         f"hidden {shape.hidden}, vocabulary {shape.vocab:,}",
         f"hardware     {hardware.name}: {_gib(hardware.memory)} GiB, {hardware.matrix / 1e12:.3g} TFLOP/s "
@@ -232,6 +232,10 @@ def _opening(run: Forecast) -> list[str]:
         f"lengths      at most: prompts about {work.prompt:,} tokens, replies {work.reply:,.0f}, teacher "
         f"prompts {work.teacher_prompt:,.0f}{warning}",
     )
+    if isinstance(run, LoRAForecast) and run.targets is None and shape.unadapted:
+        told += (
+            f"adapters     none for the {shape.unadapted / 1e9:.3g} billion parameters of experts and MLPs",
+        )
     return [line for sentence in told for line in wrapped(sentence)]
 
 

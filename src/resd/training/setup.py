@@ -17,6 +17,7 @@ from resd.context.updater import ContextUpdater
 from resd.environments.checks import problems_of
 from resd.generation.decoder import Decoder
 from resd.generation.engine import GenerationEngine
+from resd.generation.rotary import pin
 from resd.generation.vllm import Reference, VLLMEngine, forward_logprobs
 from resd.generation.vllm_runtime import check_vllm
 from resd.learner.learner import Learner
@@ -109,7 +110,7 @@ def evaluate_model(config: RunConfig) -> Evaluation:
     environment, _ = check_evaluation(config)
     tokenizer = load_tokenizer(config.model)
     device = find_device(config)
-    model = load_unmerged(config.model, device, dtype=weights_dtype(config, device))
+    model = pin(load_unmerged(config.model, device, dtype=weights_dtype(config, device)), config)
     engine = make_engine(model, tokenizer, config)
     context = saved_context(config, engine, tokenizer, model)
     prompt_ids = context.held_out_prompt if context else None
