@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from resd import __version__
 from resd.records import ResdError
+from resd.writing import ELSEWHERE, refusal, writing
 
 if TYPE_CHECKING:
     from resd.config import RunConfig
@@ -44,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("resd: stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        place = getattr(error, "filename", None) or "a file"
+        print(f"resd: {place}: cannot be written ({reason}); {ELSEWHERE}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -255,7 +263,8 @@ def evaluate(args: argparse.Namespace) -> None:
     metrics = evaluate_model(config).metrics
     Console().print(metrics_table(metrics))
     if args.output:
-        args.output.write_text(json.dumps(dict(metrics), indent=2) + "\n", encoding="utf-8")
+        with writing(f"--output {args.output}"):
+            args.output.write_text(json.dumps(dict(metrics), indent=2) + "\n", encoding="utf-8")
 
 
 def show_playbook(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from resd.records import ResdError
 from resd.training import checkpoint, journal
+from resd.writing import writing
 
 if TYPE_CHECKING:
     import torch
@@ -65,8 +66,9 @@ def write_model(found: Path, output: Path, *, dtype: torch.dtype, teacher: bool 
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_folder(output, fill)
+    with writing(f"export {output}"):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_folder(output, fill)
 
 
 def load_teacher(found: Path, dtype: torch.dtype) -> Any:

@@ -13,6 +13,7 @@ import yaml
 
 from resd.config import RunConfig
 from resd.records import ResdError
+from resd.writing import ELSEWHERE, writing
 
 LOCK = ".lock"
 # What may change between a run and its continuation: it does not change the updates that were made.
@@ -50,19 +51,17 @@ def hold(folder: Path) -> TextIO | None:
             ) from error
         if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             return None
-        raise ResdError(f"output {folder}: cannot be written ({error.strerror})") from error
+        raise ResdError(f"output {folder}: cannot be written ({error.strerror}); {ELSEWHERE}") from error
     return file
 
 
 def open_folder(folder: Path, config: RunConfig) -> None:
     """Make the folder and write the whole configuration, defaults and all, to `config.yaml`, at once."""
     partial = folder / ".config.yaml"
-    try:
+    with writing(f"output {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         partial.write_text(to_yaml(config), encoding="utf-8")
         partial.replace(folder / "config.yaml")
-    except OSError as error:
-        raise ResdError(f"output {folder}: cannot be written ({error.strerror})") from error
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -46,6 +46,7 @@ from resd.training.progress import make_batches
 from resd.training.run_folder import check_folder, hold, open_folder
 from resd.training.sinks import Sink, make_sinks
 from resd.training.stream import Stream
+from resd.writing import RESUME, writing
 
 # Requests decoded at once. A CPU is busy long before a GPU is.
 MAX_BATCH = {"cpu": 64, "cuda": 512}
@@ -64,6 +65,8 @@ def build(
     folder = Path(config.output)
     check_folder(folder, config, resume=resume)
     lock = hold(folder)
+    with writing(f"output {folder}", RESUME):
+        checkpoint.sweep(folder / "checkpoints")
     found = checkpoint.latest(folder / "checkpoints")
     state = checkpoint.load_state(found) if found else checkpoint.RunState()
     tokenizer = load_tokenizer(config.model)
@@ -86,7 +89,7 @@ def build(
     open_folder(folder, config)
     journal.cut_back(folder, state.journals, state.progress.step)
     if context:
-        (folder / journal.PLAYBOOK).touch()
+        journal.append(folder / journal.PLAYBOOK, [])
     stream = Stream(
         config=config,
         folder=folder,
