@@ -199,6 +199,22 @@ def test_an_output_file_is_checked_before_the_work(
         assert words in fails(capsys, "report", str(tmp_path), "--output", str(output))
 
 
+def test_a_broken_run_does_not_keep_others_from_being_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("seed: 1")
+    (tmp_path / "broken/playbook.jsonl").write_text('{"op": "advance"}\n{"op":\n')
+    main(["report", str(tmp_path / "whole"), str(tmp_path / "broken")])
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path}/whole/report.html\n"
+    assert said.err.startswith(f"resd: warning: {tmp_path}/broken is left out: journal {tmp_path}/broken/")
+    assert "playbook.jsonl, line 2: not valid JSON" in said.err
+    assert said.err.count("\n") == 1
+    assert "playbook.jsonl, line 2" in fails(capsys, "report", str(tmp_path / "broken"))
+
+
 def test_report_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "config.yaml" in fails(capsys, "report", str(tmp_path))
 
@@ -210,7 +226,7 @@ def toy_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list
     monkeypatch.setattr(environments, "load", lambda name, **options: toy.Letters())
     monkeypatch.setattr(setup, "make_engine", lambda *parts: toy.ScriptedWords(make_engine(*parts)))
     reports: list[Any] = []
-    monkeypatch.setattr(resd.report, "write_report", lambda *words: reports.append(words), raising=False)
+    monkeypatch.setattr(resd.report, "write_report", lambda *words: reports.append(words) or [])
     data = toy.toy_config(save_tiny(tmp_path / "model"), tmp_path / "run").model_dump(mode="json")
     path = tmp_path / "toy.yaml"
     path.write_text(yaml.safe_dump(data))

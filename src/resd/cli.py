@@ -339,7 +339,8 @@ def _playbooks(source: Path) -> dict[str, Playbook]:
 def _write_report(runs: Sequence[Path], page: Path) -> None:
     from resd.report import write_report
 
-    write_report(runs, page)
+    for fault in write_report(runs, page):
+        print(f"resd: warning: {fault}", file=sys.stderr)
 
 
 if __name__ == "__main__":
