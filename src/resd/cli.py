@@ -332,7 +332,9 @@ def _playbooks(source: Path) -> dict[str, Playbook]:
 
     path = source / "playbook.jsonl" if source.is_dir() else source
     if not path.is_file():
-        raise ResdError(f"playbook {source}: there is no {path}; give the folder of a run of algorithm resd or ace")
+        raise ResdError(
+            f"playbook {source}: there is no {path}; give the folder of a run of algorithm resd or ace"
+        )
     return load_playbooks(path)
 
 

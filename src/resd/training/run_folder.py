@@ -101,8 +101,8 @@ def _check_updates(folder: Path, config: RunConfig) -> None:
     found, most = checkpoint.latest(folder / "checkpoints"), config.stream.max_updates
     if found and most is not None and int(found.name) > most:
         raise ResdError(
-            f"stream.max_updates {most}: {folder} has done {found.name} updates already; raise it to go on, "
-            "or choose another output"
+            f"stream.max_updates {most}: {folder} has reached update {found.name} already; raise it to go "
+            "on, or choose another output"
         )
 
 

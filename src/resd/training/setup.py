@@ -40,7 +40,7 @@ from resd.records import ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
 from resd.training.leader import Leader, Spread, Start, Whose
-from resd.training.lengths import check_lengths, fit_prompts, fit_teacher_prompts
+from resd.training.lengths import check_lengths, check_teacher_prompts, fit_prompts, fit_teacher_prompts
 from resd.training.plan import check_evaluation, check_run
 from resd.training.progress import make_batches
 from resd.training.run_folder import check_folder, hold, open_folder
@@ -76,8 +76,10 @@ def build(
     own, model, teacher = make_learner(start, ranks)
     batches = make_batches(environment.problems("train"), config.stream.batch_size)
     held_out = environment.problems(config.evaluation.split)[: config.evaluation.limit]
-    check_lengths([p for batch in batches[: plan.updates] for p in batch], config, model, tokenizer)
+    used = [problem for batch in batches[: plan.updates] for problem in batch]
+    check_lengths(used, config, model, tokenizer)
     check_lengths(held_out, config, model, tokenizer)
+    check_teacher_prompts(used, config, model, tokenizer)
     learner = Leader(own, ranks) if ranks.shared else own
     engine = _spread(make_engine(model, tokenizer, config, learner.logprobs), "weights", config, ranks)
     written = make_author(teacher, tokenizer, config)
