@@ -190,6 +190,24 @@ def test_unknown_options_are_errors(config: Path, capsys: pytest.CaptureFixture[
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--seed", "3"], "as in seed=3"),
+        (["--seed=3"], "as in seed=3"),
+        (["--rollout.max-tokens", "64", "seed=1"], "as in rollout.max_tokens=64"),
+        (["--fast"], "as in fast=VALUE"),
+        (["--fast", "seed=1"], "as in fast=VALUE"),
+    ],
+)
+def test_settings_with_dashes_are_told_how(
+    config: Path, capsys: pytest.CaptureFixture[str], words: list[str], hint: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", str(config), *words])
+    assert f"; settings are written without dashes, {hint}\n" in capsys.readouterr().err
+
+
 def test_an_output_file_is_checked_before_the_work(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(words)
     args, rest = parser.parse_known_args(words)
     if any(word.startswith("-") or not hasattr(args, "overrides") for word in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        hint = _setting(rest) if hasattr(args, "overrides") else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     if rest:
         args.overrides += rest  # key=value pairs behind an option
     run: Command = args.run
@@ -52,6 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         place = getattr(error, "filename", None) or "a file"
         print(f"resd: {place}: cannot be written ({reason}); {ELSEWHERE}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _setting(rest: Sequence[str]) -> str:
+    """How to write the first of the words that are no options: settings have no dashes."""
+    place, name = next((i, word.lstrip("-")) for i, word in enumerate(rest) if word.startswith("-"))
+    key, equals, value = name.partition("=")
+    if not equals and place + 1 < len(rest) and "=" not in rest[place + 1]:
+        value = rest[place + 1]
+    return f"; settings are written without dashes, as in {key.replace('-', '_')}={value or 'VALUE'}"
 
 
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
