@@ -113,6 +113,23 @@ def test_which_checkpoint(tmp_path: Path) -> None:
             export.choose(nothing)
 
 
+def test_the_best_is_said_to_be_chosen(
+    trained: Stream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["export", str(trained.folder), str(tmp_path / "best"), "--best"])
+    said = capsys.readouterr().out
+    assert ", the best on split test, in float32: " in said
+    assert "measure it on other problems" in said
+    main(["export", str(trained.folder), str(tmp_path / "newest")])
+    assert "split" not in capsys.readouterr().out
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("seed: 1")
+    run_with(tmp_path / "run", [2], {2: 0.5})
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "run"), str(tmp_path / "other"), "--best"])
+    assert "config.yaml cannot be read" in capsys.readouterr().err
+
+
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_with(tmp_path / "run", [2], {})
     (tmp_path / "full").mkdir()
