@@ -162,9 +162,9 @@ class Stream:
     def load_weights(self) -> None:
         """Give the engines the weights as they are now."""
         learner = self.learner
-        self.engine.load_weights(learner.weights(), learner.version)
+        self.engine.load_weights(learner.weights())
         if self.author:
-            self.author.load_weights(learner.teacher_weights(), learner.version)
+            self.author.load_weights(learner.teacher_weights())
 
     def finish_update(
         self, attempts: Sequence[Attempt], metrics: dict[str, float], timing: Mapping[str, float]
