@@ -190,6 +190,24 @@ def test_unknown_options_are_errors(config: Path, capsys: pytest.CaptureFixture[
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--seed", "3"], "as in seed=3"),
+        (["--seed=3"], "as in seed=3"),
+        (["--rollout.max-tokens", "64", "seed=1"], "as in rollout.max_tokens=64"),
+        (["--fast"], "as in fast=VALUE"),
+        (["--fast", "seed=1"], "as in fast=VALUE"),
+    ],
+)
+def test_settings_with_dashes_are_told_how(
+    config: Path, capsys: pytest.CaptureFixture[str], words: list[str], hint: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", str(config), *words])
+    assert f"; settings are written without dashes, {hint}\n" in capsys.readouterr().err
+
+
 def test_an_output_file_is_checked_before_the_work(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +215,22 @@ def test_an_output_file_is_checked_before_the_work(
         command = ("evaluate", "lab", "--config", str(config), "--output", str(output))
         assert words in fails(capsys, *command)
         assert words in fails(capsys, "report", str(tmp_path), "--output", str(output))
+
+
+def test_a_broken_run_does_not_keep_others_from_being_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("seed: 1")
+    (tmp_path / "broken/playbook.jsonl").write_text('{"op": "advance"}\n{"op":\n')
+    main(["report", str(tmp_path / "whole"), str(tmp_path / "broken")])
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path}/whole/report.html\n"
+    assert said.err.startswith(f"resd: warning: {tmp_path}/broken is left out: journal {tmp_path}/broken/")
+    assert "playbook.jsonl, line 2: not valid JSON" in said.err
+    assert said.err.count("\n") == 1
+    assert "playbook.jsonl, line 2" in fails(capsys, "report", str(tmp_path / "broken"))
 
 
 def test_report_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +244,7 @@ def toy_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list
     monkeypatch.setattr(environments, "load", lambda name, **options: toy.Letters())
     monkeypatch.setattr(setup, "make_engine", lambda *parts: toy.ScriptedWords(make_engine(*parts)))
     reports: list[Any] = []
-    monkeypatch.setattr(resd.report, "write_report", lambda *words: reports.append(words), raising=False)
+    monkeypatch.setattr(resd.report, "write_report", lambda *words: reports.append(words) or [])
     data = toy.toy_config(save_tiny(tmp_path / "model"), tmp_path / "run").model_dump(mode="json")
     path = tmp_path / "toy.yaml"
     path.write_text(yaml.safe_dump(data))

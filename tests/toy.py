@@ -59,8 +59,8 @@ class ScriptedWords:
     def awake(self) -> AbstractContextManager[None]:
         return self.engine.awake()
 
-    def load_weights(self, named_tensors: Iterable[tuple[str, Any]], version: int) -> None:
-        self.engine.load_weights(named_tensors, version)
+    def load_weights(self, named_tensors: Iterable[tuple[str, Any]]) -> None:
+        self.engine.load_weights(named_tensors)
 
 
 def scripted(request: Request) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from resd import __version__
 from resd.records import ResdError
+from resd.writing import ELSEWHERE, refusal, writing
 
 if TYPE_CHECKING:
     from resd.config import RunConfig
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(words)
     args, rest = parser.parse_known_args(words)
     if any(word.startswith("-") or not hasattr(args, "overrides") for word in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        hint = _setting(rest) if hasattr(args, "overrides") else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     if rest:
         args.overrides += rest  # key=value pairs behind an option
     run: Command = args.run
@@ -44,6 +46,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("resd: stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        place = getattr(error, "filename", None) or "a file"
+        print(f"resd: {place}: cannot be written ({reason}); {ELSEWHERE}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _setting(rest: Sequence[str]) -> str:
+    """How to write the first of the words that are no options: settings have no dashes."""
+    place, name = next((i, word.lstrip("-")) for i, word in enumerate(rest) if word.startswith("-"))
+    key, equals, value = name.partition("=")
+    if not equals and place + 1 < len(rest) and "=" not in rest[place + 1]:
+        value = rest[place + 1]
+    return f"; settings are written without dashes, as in {key.replace('-', '_')}={value or 'VALUE'}"
 
 
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -260,7 +278,8 @@ def evaluate(args: argparse.Namespace) -> None:
     metrics = evaluate_model(config).metrics
     Console().print(metrics_table(metrics))
     if args.output:
-        args.output.write_text(json.dumps(dict(metrics), indent=2) + "\n", encoding="utf-8")
+        with writing(f"--output {args.output}"):
+            args.output.write_text(json.dumps(dict(metrics), indent=2) + "\n", encoding="utf-8")
 
 
 def show_playbook(args: argparse.Namespace) -> None:
@@ -328,14 +347,17 @@ def _playbooks(source: Path) -> dict[str, Playbook]:
 
     path = source / "playbook.jsonl" if source.is_dir() else source
     if not path.is_file():
-        raise ResdError(f"playbook {source}: there is no {path}; give the folder of a run of algorithm resd")
+        raise ResdError(
+            f"playbook {source}: there is no {path}; give the folder of a run of algorithm resd or ace"
+        )
     return load_playbooks(path)
 
 
 def _write_report(runs: Sequence[Path], page: Path) -> None:
     from resd.report import write_report
 
-    write_report(runs, page)
+    for fault in write_report(runs, page):
+        print(f"resd: warning: {fault}", file=sys.stderr)
 
 
 if __name__ == "__main__":

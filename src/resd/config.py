@@ -7,13 +7,20 @@ paper, released code and this project differ.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from resd.algorithms.traits import TRAITS
 from resd.records import ResdError
@@ -29,6 +36,15 @@ class Section(BaseModel):
     """Every part of the configuration: unknown keys are errors, values are fixed once checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Where a number is wanted, true would be taken as 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
+            raise ValueError(f"should be a number, not {str(value).lower()}")
+        return value
 
 
 class EnvironmentConfig(Section):
@@ -338,28 +354,33 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         raise ResdError(f"config {path}: not valid YAML ({reason})") from error
     if not isinstance(data, dict):
         raise ResdError(f"config {path}: is no mapping; write keys and values, as in `model: lab`")
+    before = _first_mistake(data)
     for override in overrides or []:
         apply_override(data, override)
-    return check_config(data, str(path), [override.partition("=")[0] for override in overrides or []])
+    # What is wrong in the file as it stands is the file's, all else came with the overrides.
+    return check_config(data, str(path) if _first_mistake(data) == before else "command line")
 
 
-def check_config(data: Any, where: str, overridden: Sequence[str] = ()) -> RunConfig:
-    """A `RunConfig` from plain data; the first thing wrong becomes one sentence.
-
-    `where` says where the data are from, but for the `overridden` keys, which are the command line's.
-    """
+def check_config(data: Any, where: str) -> RunConfig:
+    """A `RunConfig` from plain data; the first thing wrong becomes one sentence. `where` they are from."""
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        told = any(_within(key, name) or _within(name, key) for name in overridden)
-        place = "command line" if told else where
-        raise ResdError(": ".join([place, *([key] if key else []), _complaint(key, first)])) from error
+        raise ResdError(f"{where}: {_told(error)}") from error
 
 
-def _within(key: str, section: str) -> bool:
-    return f"{key}.".startswith(f"{section}.")
+def _first_mistake(data: Any) -> str | None:
+    try:
+        RunConfig.model_validate(data)
+    except ValidationError as error:
+        return _told(error)
+    return None
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return ": ".join([*([key] if key else []), _complaint(key, first)])
 
 
 def _complaint(key: str, error: ErrorDetails) -> str:

@@ -62,7 +62,6 @@ class Response:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
-    weights_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

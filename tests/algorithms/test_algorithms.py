@@ -24,7 +24,7 @@ from resd.records import Attempt, Problem, Response, Verdict
 from support import tiny_tokenizer
 
 REFLECTION = Reflection("an error", "a fix", ("a lesson",), Tags(), "raw")
-WORDS = ContextUpdate({"a#0": REFLECTION}, {}, {"a#0": "buffered"}, {}, [])
+WORDS = ContextUpdate({"a#0": REFLECTION}, {"a#0": "buffered"}, {}, [])
 
 
 def attempt(problem: str, sample: int, solved: bool) -> Attempt:

@@ -49,7 +49,7 @@ class ScriptedEngine:
     def awake(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def load_weights(self, named_tensors: Iterable[tuple[str, Any]], version: int) -> None: ...
+    def load_weights(self, named_tensors: Iterable[tuple[str, Any]]) -> None: ...
 
     def roles(self) -> list[list[str]]:
         return [[request.id.split("/")[0] for request in wave] for wave in self.waves]

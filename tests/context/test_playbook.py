@@ -165,11 +165,3 @@ def test_saving_leaves_no_other_file(tmp_path):
     filled().save(tmp_path / "playbook.jsonl")
     filled().save(tmp_path / "playbook.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["playbook.jsonl"]
-
-
-def test_an_unknown_way_to_concise_removes_nothing():
-    playbook = Playbook()
-    playbook.add("others", "a lesson")
-    with pytest.raises(ResdError, match="'oldest' is no method"):
-        playbook.concise("oldest", 0)
-    assert len(playbook) == 1

@@ -91,7 +91,10 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "key=value" in fails(capsys, "show", "manufactoria", "--option", "family")
     assert "is not YAML" in fails(capsys, "show", "manufactoria", "--option", "family=[")
     assert "cannot be read" in fails(capsys, "show", "manufactoria", "--reply", "nowhere.txt")
-    assert "run `resd data prepare finer`" in fails(capsys, "show", "finer")
+    said = fails(capsys, "show", "finer")
+    assert "get the files of https://github.com/ace-agent/ace, folder finance/data" in said
+    assert "run `resd data prepare finer --source FOLDER`" in said
+    assert "; run `resd data prepare math`" in fails(capsys, "show", "math")
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -1,12 +1,15 @@
 """Wrong lessons' lives, against a playbook that is asked after every update."""
 
+from pathlib import Path
 from random import Random
 
 import pytest
 
+from resd.context import journal
 from resd.context.credit import standing
 from resd.context.playbook import Playbook
 from resd.experiments.lives import is_wrong, wrong_lessons
+from resd.experiments.summary import playbook_summary
 from resd.lab.rules import RULES
 
 
@@ -50,3 +53,22 @@ def test_lives_are_those_of_the_playbook(seed: int, withheld: bool) -> None:
     summary = found.summary()
     assert summary["updates_shown"] == sum(count > 0 for count in shown)
     assert summary["added"] == sum(c["op"] == "add" and is_wrong(c["content"]) for c in changes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_playbooks_of_problems_are_told_apart(tmp_path: Path, seed: int) -> None:
+    """Their entries have the same ids, and their changes follow each other in one journal."""
+    (tmp_path / "config.yaml").write_text("context: {probation: shown}")
+    books, random, journals = {"p": Playbook(), "q": Playbook()}, Random(seed), {"p": [], "q": []}
+    for _ in range(6):
+        for name, book in books.items():
+            random_update(book, random)
+            own = book.drain()
+            journals[name] += own
+            journal.append(tmp_path / "playbook.jsonl", [{"playbook": name, **change} for change in own])
+    found = playbook_summary(tmp_path)
+    apart = [wrong_lessons(own, withheld=False).summary() for own in journals.values()]
+    for key in ("updates", "added", "left", "shown", "updates_shown"):
+        assert found["wrong_lessons"][key] == sum(each[key] for each in apart)
+    assert sorted(found["wrong_lessons"]["lives"]) == sorted(life for each in apart for life in each["lives"])
+    assert found["playbook"]["entries"] == sum(len(book) for book in books.values())

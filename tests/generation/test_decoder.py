@@ -207,24 +207,23 @@ def agrees(decoder: Decoder, model: Any, tolerance: float) -> bool:
 def test_weights_are_pushed_by_name(tokenizer: Any) -> None:
     decoder, trained = Decoder(tiny_model(0), tokenizer, compute_dtype=torch.float32), tiny_model(1)
     assert not agrees(decoder, trained, 1e-2)
-    decoder.load_weights(trained.named_parameters(), 3)
+    decoder.load_weights(trained.named_parameters())
     assert agrees(decoder, trained, 1e-4)
-    assert generate(decoder, requests(prompts([4])))[0].weights_version == 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_shared_module_needs_only_a_version(tokenizer: Any, dtype: torch.dtype) -> None:
+def test_a_shared_module_needs_no_tensors(tokenizer: Any, dtype: torch.dtype) -> None:
     model = tiny_model(0)
     decoder = Decoder(model, tokenizer, compute_dtype=dtype)
     generate(decoder, requests(prompts([4])))
     with torch.no_grad():
         for parameter, other in zip(model.parameters(), tiny_model(1).parameters(), strict=True):
             parameter.copy_(other)
-    decoder.load_weights((), 1)
+    decoder.load_weights(())
     assert agrees(decoder, model, 1e-4 if dtype == torch.float32 else 0.1)
     with torch.no_grad():
         model.model.norm.weight.mul_(2)
-    decoder.load_weights(model.named_parameters(), 2)
+    decoder.load_weights(model.named_parameters())
     assert agrees(decoder, model, 1e-4 if dtype == torch.float32 else 0.1)
 
 
@@ -243,7 +242,7 @@ def test_logits_that_are_not_finite_are_one_sentence(
 
 def test_unknown_weights_are_refused(decoder: Decoder) -> None:
     with pytest.raises(ResdError, match=r"model\.nothing"):
-        decoder.load_weights([("model.nothing", torch.zeros(1))], 1)
+        decoder.load_weights([("model.nothing", torch.zeros(1))])
 
 
 def test_a_module_in_training_mode_stays_so(tokenizer: Any) -> None:

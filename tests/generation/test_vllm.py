@@ -208,10 +208,10 @@ def asleep(monkeypatch: pytest.MonkeyPatch) -> tuple[VLLMEngine, Recorder, list[
 def test_weights_are_pushed_at_every_waking_and_never_asleep(asleep: Any) -> None:
     engine, llm, pushed = asleep
     assert llm.calls == ["sleep 2"]
-    engine.load_weights((), 1)
+    engine.load_weights(())
     with engine.awake():
         assert llm.calls[1:] == ["wake weights", "push", "wake kv_cache", "reset"]
-        engine.load_weights([("model.norm.weight", torch.full((64,), 7.0))], 2)
+        engine.load_weights([("model.norm.weight", torch.full((64,), 7.0))])
         assert llm.calls[5:] == ["push", "reset"]
     assert llm.calls[7:] == ["sleep 2"]
     with engine.awake():
@@ -225,7 +225,7 @@ def test_a_sharded_model_is_not_held_whole(asleep: Any, alone: DeviceMesh) -> No
     engine, _, pushed = asleep
     norm = engine._model.model.norm
     norm.weight = torch.nn.Parameter(distribute_tensor(norm.weight.data, alone, [Shard(0)]))
-    engine.load_weights([("model.norm.weight", torch.ones(64))], 1)
+    engine.load_weights([("model.norm.weight", torch.ones(64))])
     with engine.awake():
         pass
     assert isinstance(pushed[0]["model.norm.weight"], DTensor)
@@ -272,11 +272,10 @@ def test_what_the_trainer_changes_in_place_arrives(kind: str) -> None:
         before = generate(engine, requests(prompts([9]), max_tokens=12))
     for parameter in model.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
-    engine.load_weights((), 1)
+    engine.load_weights(())
     for _ in range(2):  # waking twice without a push between
         with engine.awake():
             (after,) = generate(engine, requests(prompts([9]), max_tokens=12))
-        assert after.weights_version == 1
         expected = forward_logprobs(model, prompts([9])[0], after.token_ids).cpu()
         tolerance = 0.1 if torch.cuda.is_available() else 1e-4
         torch.testing.assert_close(torch.tensor(after.logprobs), expected, atol=tolerance, rtol=0)
@@ -298,9 +297,9 @@ def test_weights_are_pushed_between_calls(prefix_caching: bool) -> None:
         )
         next(responses)
         with pytest.raises(ResdError, match="finish or cancel"):
-            engine.load_weights((), 1)
+            engine.load_weights(())
         responses.close()
-        engine.load_weights((), 1)
+        engine.load_weights(())
 
 
 @needs_vllm

@@ -103,7 +103,7 @@ class Scripted:
     def awake(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def load_weights(self, named_tensors: Iterable[tuple[str, Any]], version: int) -> None:
+    def load_weights(self, named_tensors: Iterable[tuple[str, Any]]) -> None:
         raise AssertionError
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -373,3 +374,18 @@ def test_torch_is_not_imported(make_run: MakeRun, tmp_path: Path) -> None:
     )
     words = [sys.executable, "-c", code, str(make_run()), str(tmp_path / "page.html")]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n[]\n"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "rollouts/2.jsonl", "evaluations/4.jsonl"])
+def test_what_cannot_be_read_is_left_out(make_run: MakeRun, tmp_path: Path, name: str) -> None:
+    """Whether it is read at once, or by a chart."""
+    whole, broken = make_run("whole"), make_run("broken")
+    (broken / name).write_text("[\n")
+    (fault,) = write_report([broken, whole], tmp_path / "report.html")
+    assert str(broken / name) in fault
+    html = unescape((tmp_path / "report.html").read_text())
+    assert fault in html
+    assert "4 of at most 8" in html
+    (whole / name).write_text("[\n")
+    with pytest.raises(ResdError, match=name):
+        write_report([broken, whole], tmp_path / "report.html")

@@ -132,6 +132,24 @@ def test_damage_is_told_and_mended(make_run: MakeRun) -> None:
         assert ask(server)[0].status == 200
 
 
+def test_a_broken_run_is_left_out_and_told_once(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, broken = make_run("whole"), make_run("broken")
+    with (broken / "playbook.jsonl").open("a") as file:
+        file.write("no json\n")
+    with serving(folder, broken) as server:
+        answer, html = ask(server)
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(update(5)) + "\n")
+        assert "5 of at most 8" in ask(server)[1]
+    assert answer.status == 200
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"resd: warning: {broken} is left out: journal {broken}/playbook.jsonl, line 1")
+    assert f"{broken} is left out" in unescape(html)
+
+
 def test_a_port_that_is_taken(make_run: MakeRun) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

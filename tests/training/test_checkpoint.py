@@ -1,5 +1,6 @@
 """Checkpoints appear whole or not at all."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -69,13 +70,31 @@ def test_a_failed_save_leaves_the_last_one(tmp_path: Path) -> None:
     save(tmp_path, 1)
 
     def full_disk(folder: Path) -> None:
-        raise OSError("no space left")
+        (folder / "config.json").write_text("{}")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(ResdError, match=r"checkpoint .*/2: cannot be written \(No space left on device\)"):
         checkpoint.save(tmp_path, RunState(Progress(2)), full_disk, write_learner, None)
-    assert checkpoint.latest(tmp_path) == tmp_path / "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]  # what was begun would fill the disk for good
     save(tmp_path, 2, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_what_a_kill_left_is_swept(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    for name in (".2.partial", ".0.old"):
+        (tmp_path / name / "state").mkdir(parents=True)
+    checkpoint.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    checkpoint.sweep(tmp_path / "none")
+
+
+def test_journals_on_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(ResdError, match=r"journal /dev/full: cannot be written \(No space left"):
+        journal.append(Path("/dev/full"), [{"step": 1}])
+    (tmp_path / "1.jsonl").symlink_to("/dev/full")
+    with pytest.raises(ResdError, match=r"1\.jsonl: cannot be written .* --resume"):
+        journal.write(tmp_path / "1.jsonl", [{"step": 1}])
 
 
 def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path) -> None:

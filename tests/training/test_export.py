@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import toy
 from resd.cli import main
@@ -112,6 +113,23 @@ def test_which_checkpoint(tmp_path: Path) -> None:
             export.choose(nothing)
 
 
+def test_the_best_is_said_to_be_chosen(
+    trained: Stream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["export", str(trained.folder), str(tmp_path / "best"), "--best"])
+    said = capsys.readouterr().out
+    assert ", the best on split test, in float32: " in said
+    assert "measure it on other problems" in said
+    main(["export", str(trained.folder), str(tmp_path / "newest")])
+    assert "split" not in capsys.readouterr().out
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("seed: 1")
+    run_with(tmp_path / "run", [2], {2: 0.5})
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "run"), str(tmp_path / "other"), "--best"])
+    assert "config.yaml cannot be read" in capsys.readouterr().err
+
+
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_with(tmp_path / "run", [2], {})
     (tmp_path / "full").mkdir()
@@ -120,6 +138,22 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
         with pytest.raises(SystemExit):
             main(["export", str(run), str(tmp_path / output)])
         assert words in capsys.readouterr().err
+
+
+def test_an_export_to_a_full_disk(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full_disk(self: Any, folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full_disk)
+    with pytest.raises(SystemExit):
+        main(["export", str(model), str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert f"resd: export {tmp_path}/out: cannot be written (No space left on device); make room" in said
+    assert said.count("\n") == 1
+    assert not files(tmp_path)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

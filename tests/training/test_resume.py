@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import toy
 from resd.context import credit
@@ -133,6 +134,28 @@ def stopped(stream: Stream, step: int) -> None:
     stream.learner.update = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         stream.train()
+
+
+def test_a_run_goes_on_from_where_the_disk_was_full(
+    model: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, write = toy.toy_config(model, tmp_path / "run"), torch.save
+    stream = toy.build_toy(config)
+
+    def full_disk(state: object, path: Path) -> None:
+        if stream.progress.step < 4:
+            write(state, path)
+            return
+        path.write_bytes(b"half of it")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
+
+    monkeypatch.setattr("torch.save", full_disk)
+    with pytest.raises(ResdError, match="checkpoints/4: cannot be written"):
+        stream.train()
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["2"]
+    toy.build_toy(config, resume=True).train()
+    assert contents(tmp_path / "run") == contents(uninterrupted)
 
 
 def test_a_finished_run_stays_as_it_is(model: Path, uninterrupted: Path) -> None:

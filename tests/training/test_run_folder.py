@@ -9,9 +9,50 @@ from pathlib import Path
 import pytest
 import yaml
 
-from resd.config import RunConfig
+from resd.config import RunConfig, StreamConfig
 from resd.records import ResdError
+from resd.training import journal
 from resd.training.run_folder import check_folder, hold, open_folder
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_start_that_failed_is_in_no_ones_way(tmp_path: Path, resume: bool) -> None:
+    folder = tmp_path / "run"
+    held = hold(folder)
+    open_folder(folder, RunConfig())
+    for name in (journal.METRICS, journal.PLAYBOOK):
+        journal.append(folder / name, [])
+    (folder / "tensorboard").mkdir()
+    check_folder(folder, RunConfig(seed=1), resume=resume)
+    journal.append(folder / journal.METRICS, [{"kind": "evaluation", "step": 0}])
+    with pytest.raises(ResdError, match="started with 0, not 1" if resume else "is not empty; add --resume"):
+        check_folder(folder, RunConfig(seed=1), resume=resume)
+    assert held
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "checkpoints/2", "evaluations/0.jsonl"])
+def test_results_and_strangers_are_never_written_over(tmp_path: Path, name: str) -> None:
+    assert hold(tmp_path)
+    open_folder(tmp_path, RunConfig())
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(ResdError, match="is not empty"):
+        check_folder(tmp_path, RunConfig(), resume=False)
+
+
+def test_a_configuration_of_ones_own_is_never_written_over(tmp_path: Path) -> None:
+    """Without a lock it is no run that began here."""
+    open_folder(tmp_path, RunConfig())
+    with pytest.raises(ResdError, match="is not empty"):
+        check_folder(tmp_path, RunConfig(), resume=False)
+
+
+def test_fewer_updates_than_were_made(tmp_path: Path) -> None:
+    open_folder(tmp_path, RunConfig())
+    (tmp_path / "checkpoints/8").mkdir(parents=True)
+    for enough in (None, 8, 9):
+        check_folder(tmp_path, RunConfig(stream=StreamConfig(max_updates=enough)), resume=True)
+    with pytest.raises(ResdError, match=r"stream\.max_updates 7: .* has reached update 8 already; raise it"):
+        check_folder(tmp_path, RunConfig(stream=StreamConfig(max_updates=7)), resume=True)
 
 
 def test_the_same_configuration_goes_on(tmp_path: Path) -> None:
@@ -49,6 +90,7 @@ def test_options_of_an_environment_are_compared_too(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
+from resd.training import journal
 from resd.training.run_folder import hold
 held = hold(Path(sys.argv[1]))
 print("held", flush=True)

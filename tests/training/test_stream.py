@@ -341,3 +341,24 @@ def test_what_teachers_are_shown_unless_told_otherwise(
     told = {"use_trial": True, "drop_feedback_with_solution": False}
     assert shown(told, peers=1) == {"trial", "feedback", "solution"}
     assert shown({"use_trial": False, "drop_feedback_with_solution": True}, peers=1) == {"solution"}
+
+
+@pytest.mark.parametrize("algorithm", ["resd", "sdpo", "rlsd", "grpo"])
+def test_attempts_that_teach_nothing_are_told_once(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, algorithm: str
+) -> None:
+    """The question has room, and nothing beside it."""
+    context = {"style": "compact", "max_prompt_tokens": 2048}
+    roomy = toy.build_toy(toy.toy_config(model, tmp_path / "roomy", algorithm=algorithm, context=context))
+    roomy.update(roomy.batches[0])
+    assert not caplog.messages
+    narrow = {"context": context | {"max_prompt_tokens": 36}, "algorithm": algorithm}
+    stream = toy.build_toy(toy.toy_config(model, tmp_path / "narrow", **narrow))
+    for _ in range(2):
+        stream.update(stream.batches[0])
+    if algorithm == "grpo":
+        assert not caplog.messages
+    else:
+        (message,) = caplog.messages
+        failed = sum(bool(row["feedback"]) for row in attempts_of(stream, 1)) / 4
+        assert f"update 1: {failed:.0%}".replace("%", " % of attempts have no teacher prompt") in message

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from resd.context.credit import standing
 from resd.context.entries import Entry
 from resd.context.seeding import derive_seed
-from resd.records import ResdError
 
 Method = Literal["reset", "prioritized", "staleness"]
 
@@ -31,10 +30,8 @@ def removals(
     when more than `budget` entries are left, an excess: `prioritized` a random one, of proven entries first
     (the young have not had their chance yet); `staleness` those unused for longest, ties at random.
     What measured credit has decided goes before votes: a proven entry stays, unless there is an excess of
-    those. Randomness depends on `update_count` alone. Raises ResdError for an unknown method.
+    those. Randomness depends on `update_count` alone.
     """
-    if method not in get_args(Method):
-        raise ResdError(f"concise: {method!r} is no method; choose one of {', '.join(get_args(Method))}")
     if method == "reset":
         return tuple(entry.id for entry in entries)
     survivors = [entry for entry in entries if _survives(entry, update_count)]

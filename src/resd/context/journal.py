@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resd.records import ResdError
+from resd.writing import RESUME, writing
 
 Change = dict[str, Any]
 
@@ -26,7 +27,7 @@ def write(path: str | Path, changes: Iterable[Change]) -> None:
 
 def append(path: str | Path, changes: Iterable[Change]) -> int:
     """Add lines at the end; returns the file's length in bytes, to be kept with the checkpoint."""
-    with Path(path).open("ab") as file:
+    with writing(f"journal {path}", RESUME), Path(path).open("ab") as file:
         file.write(_encode(changes))
         return file.tell()
 
@@ -41,7 +42,8 @@ def cut(path: str | Path, length: int) -> None:
             "restore the file or start a new run"
         )
     if present:
-        os.truncate(path, length)
+        with writing(f"journal {path}", RESUME):
+            os.truncate(path, length)
 
 
 def read(path: str | Path) -> Iterator[tuple[int, Change]]:

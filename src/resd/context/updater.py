@@ -11,7 +11,7 @@ from resd.config import ContextConfig
 from resd.context.concise import frequency_triggers
 from resd.context.credit import CreditMeter, Score, standing
 from resd.context.curation import parse_curation
-from resd.context.entries import Entry, render_entries
+from resd.context.entries import Entry
 from resd.context.fitting import PromptBuilder
 from resd.context.journal import Change
 from resd.context.playbook import Playbook
@@ -47,12 +47,11 @@ _COUNTS = (
 class ContextUpdate:
     """What a step has learned in words.
 
-    `reflections` (failures only) and `solutions` (texts of responses, "" for none) are by attempt key,
-    `playbooks` (text as the style shows it) by problem id. `records` hold every prompt and reply.
+    `reflections` (failures only) and `solutions` (texts of responses, "" for none) are by attempt key.
+    `records` hold every prompt and reply.
     """
 
     reflections: Mapping[str, Reflection]
-    playbooks: Mapping[str, str]
     solutions: Mapping[str, str]
     metrics: Mapping[str, float]
     records: Sequence[Mapping[str, Any]]
@@ -297,15 +296,8 @@ class ContextUpdater:
     def _result(self, run: _Step) -> ContextUpdate:
         self.solutions.record(run.attempts)
         buffer = self.solutions if self.config.use_solution_buffer else None
-        style = self.style
-        texts = {
-            attempt.problem.id: render_entries(
-                self.taught(attempt.problem.id), counts=style.entry_counts, headers=style.section_headers
-            )
-            for attempt in run.attempts
-        }
         shown = demonstrations(run.attempts, buffer, self.seed, run.number)
-        return ContextUpdate(run.reflections, texts, shown, self._metrics(run.counts), run.records)
+        return ContextUpdate(run.reflections, shown, self._metrics(run.counts), run.records)
 
     def _metrics(self, counts: Counter[str]) -> dict[str, float]:
         stats = [playbook.statistics() for playbook in self._playbooks.values()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resd.environments.rows import ACE, TOOLUSE
 from resd.records import ResdError
 
 GENERATOR = "generator"
@@ -45,7 +46,6 @@ class Origin:
         return (*([GENERATOR] if self.generated else []), *([HUB] if self.parts else []))
 
 
-_ACE = "https://github.com/ace-agent/ace, folder finance/data"
 _SDPO = "https://github.com/lasgroup/SDPO, folder datasets"
 _DELTA = "https://github.com/sunblaze-ucb/delta-code"
 _GENERATED = "generated here; facts, free to use"
@@ -90,12 +90,12 @@ ORIGINS = (
     Origin(
         "finer",
         "finer",
-        f"{_ACE}; from nlpaueb/finer-139 by way of FinLoRA",
+        f"{ACE}; from nlpaueb/finer-139 by way of FinLoRA",
         "CC-BY-SA-4.0 (FiNER-139): name the source, share alike",
         "context, target",
         note="without the file of 1,000 training rows, the test file serves to train on",
     ),
-    Origin("formula", "formula", _ACE, "Apache-2.0 (ACE); OpenMDW-1.0 (FinLoRA)", "context, target"),
+    Origin("formula", "formula", ACE, "Apache-2.0 (ACE); OpenMDW-1.0 (FinLoRA)", "context, target"),
     Origin(
         "multiple_choice",
         "sciknoweval",
@@ -141,7 +141,7 @@ ORIGINS = (
     Origin(
         "tool_use",
         "tooluse",
-        f"{_SDPO}/tooluse; from ToolAlpaca",
+        f"{TOOLUSE}; from ToolAlpaca",
         "Apache-2.0",
         "prompt, answer [{Action, Action_Input}]",
     ),

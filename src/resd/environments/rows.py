@@ -24,6 +24,10 @@ SPLITS: Patterns = {
 }
 SUFFIXES = (".jsonl", ".json", ".parquet")
 RECORD = "source.json"  # beside prepared rows: where they are from
+# Where the files of tasks are that no command fetches.
+ACE = "https://github.com/ace-agent/ace, folder finance/data"
+TOOLUSE = "https://github.com/lasgroup/SDPO, folder datasets/tooluse"
+BY_HAND = {"finer": ACE, "formula": ACE, "tool_use": TOOLUSE}
 _ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -62,9 +66,11 @@ def data_path(task: str, path: str | Path | None) -> Path:
         return given
     prepared = data_home() / task
     if not prepared.is_dir():
+        command = f"run `resd data prepare {task}`"
+        if task in BY_HAND:
+            command = f"get the files of {BY_HAND[task]}, run `resd data prepare {task} --source FOLDER`"
         raise ResdError(
-            f"{task}: there is no data in {prepared}; run `resd data prepare {task}`, or give a path "
-            "(environment.options.path)"
+            f"{task}: there is no data in {prepared}; {command}, or give a path (environment.options.path)"
         )
     return prepared
 

@@ -46,8 +46,8 @@ class FaultyEngine:
     def awake(self) -> AbstractContextManager[None]:
         return self.engine.awake()
 
-    def load_weights(self, named_tensors: Iterable[tuple[str, Any]], version: int) -> None:
-        self.engine.load_weights(named_tensors, version)
+    def load_weights(self, named_tensors: Iterable[tuple[str, Any]]) -> None:
+        self.engine.load_weights(named_tensors)
 
     def _spoiled(self, response: Response) -> str:
         draw = random.Random(derive_seed(self.seed, response.request_id, "fault"))

@@ -44,7 +44,7 @@ def is_wrong(content: str) -> bool:
 
 
 def wrong_lessons(changes: Iterable[Change], *, withheld: bool) -> WrongLessons:
-    """Replay a journal of the global playbook. `withheld`: teachers are shown proven entries alone.
+    """Replay the journal of one playbook. `withheld`: teachers are shown proven entries alone.
 
     A lesson that is removed and added again lives twice. One that goes in the update in which it came was
     never shown, and lived for 0 updates.
@@ -67,3 +67,18 @@ def wrong_lessons(changes: Iterable[Change], *, withheld: bool) -> WrongLessons:
     found.left = len(there)
     found.lives += [found.updates - entry.created for entry in there.values()]
     return found
+
+
+def merged(playbooks: Iterable[WrongLessons]) -> WrongLessons:
+    """Of several playbooks, each with updates of its own, which are counted together."""
+    total = WrongLessons()
+    gone: list[int] = []
+    left: list[int] = []
+    for found in playbooks:
+        total.updates += found.updates
+        total.left += found.left
+        total.shown += found.shown
+        gone += found.lives[: len(found.lives) - found.left]
+        left += found.lives[len(found.lives) - found.left :]
+    total.lives = gone + left
+    return total

@@ -12,7 +12,7 @@ import yaml
 from resd.context import journal as changes
 from resd.context.entries import Entry, dedup_key
 from resd.context.playbook import load_playbooks
-from resd.experiments.lives import is_wrong, wrong_lessons
+from resd.experiments.lives import is_wrong, merged, wrong_lessons
 from resd.lab.rules import RULE_OF_TEXT
 from resd.training import journal
 
@@ -79,13 +79,16 @@ def columns(rows: Sequence[Mapping[str, int]]) -> dict[str, list[int]]:
 
 
 def playbook_summary(run: Path) -> dict[str, Any]:
-    """Of the global playbook: what it holds at the end, and the lives of wrong lessons."""
+    """What the playbook holds at the end, and the lives of wrong lessons. Those of problems are added up."""
     path = run / journal.PLAYBOOK
     books = load_playbooks(path)
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     withheld = config["context"]["probation"] == "withheld"
-    lived = wrong_lessons((change for _, change in changes.read(path)), withheld=withheld)
-    entries = books[""].entries if "" in books else ()
+    own: dict[str, list[changes.Change]] = {}  # entries of two playbooks may have the same id
+    for _, change in changes.read(path):
+        own.setdefault(change.get("playbook", ""), []).append(change)
+    lived = merged(wrong_lessons(each, withheld=withheld) for each in own.values())
+    entries = [entry for book in books.values() for entry in book.entries]
     return {"playbook": contents(entries), "wrong_lessons": lived.summary()}
 
 

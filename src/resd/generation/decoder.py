@@ -54,7 +54,6 @@ class Decoder:
         self._max_cached_tokens = max(1, cache_bytes // bytes_per_token(self._model))
         self._grammar_after = grammar_after
         self._stop_ids = stop_ids(model, tokenizer)
-        self._version = 0
         self._open: set[str] = set()
         self._cancelled: set[str] = set()
 
@@ -87,12 +86,12 @@ class Decoder:
         return nullcontext()
 
     @torch.no_grad()
-    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Take tensors by parameter name; what the decoder shares with the trainer costs nothing.
 
         Without tensors, a decoder that keeps a copy in another dtype reads all of them from the model that it
-        was given. Names are those of that model, adapters included. Later responses carry `version`. An
-        unknown name or a wrong shape is a `ResdError`, and so is a model that cannot be decoded.
+        was given. Names are those of that model, adapters included. An unknown name or a wrong shape is a
+        `ResdError`, and so is a model that cannot be decoded.
         """
         pushed = _take(self._source if self._adapted else self._model, named_tensors)
         if self._adapted:
@@ -100,7 +99,6 @@ class Decoder:
         elif not pushed and self._model is not self._source:
             _take(self._model, self._source.state_dict().items())
         _ = self._by_columns
-        self._version = version
 
     def _generate(self, replies: dict[str, Reply]) -> Iterator[Response]:
         try:
@@ -109,7 +107,7 @@ class Decoder:
                 for reply in self._decode([replies[request.id] for request in batch]):
                     self._open.discard(reply.request.id)
                     self._cancelled.discard(reply.request.id)
-                    yield reply.response(self._tokenizer, self._version)
+                    yield reply.response(self._tokenizer)
         finally:
             self._open -= set(replies)
             self._cancelled -= set(replies)

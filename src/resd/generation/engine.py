@@ -27,8 +27,8 @@ class GenerationEngine(Protocol):
         """Hold memory for generation only inside this context (a no-op for the embedded decoder)."""
         ...
 
-    def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """Take new weights; later responses carry `version`."""
+    def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Take new weights."""
         ...
 
 

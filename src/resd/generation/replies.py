@@ -55,7 +55,7 @@ class Reply:
         self.token_ids.append(token)
         self.logprobs.append(logprob)
 
-    def response(self, tokenizer: Any, version: int) -> Response:
+    def response(self, tokenizer: Any) -> Response:
         """What the caller gets, once finished."""
         assert self.finish_reason is not None
         return Response(
@@ -66,5 +66,4 @@ class Reply:
             token_ids=tuple(self.token_ids),
             logprobs=tuple(self.logprobs),
             finish_reason=self.finish_reason,
-            weights_version=version,
         )

@@ -71,13 +71,12 @@ class VLLMEngine:
         self._serving: dict[str, Reply] = {}  # by vLLM's id
         self._ids = count()
         self._tensors: dict[str, Tensor] = {}
-        self._version = 0
         self._sleeps = vllm_runtime.can_sleep(model)
         self._asleep = False
         self._folder = TemporaryDirectory(prefix="resd-vllm-")
         self._llm = vllm_runtime.start(model, tokenizer, config, self._dtype, Path(self._folder.name))
         self._sleep()
-        self.load_weights((), 0)
+        self.load_weights(())
 
     @cached_property
     def _grammars(self) -> Grammars:
@@ -106,16 +105,15 @@ class VLLMEngine:
         finally:
             self._sleep()
 
-    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Take tensors by parameter name; what is not among them is read from the model that was given.
 
-        Later responses carry `version`. An unknown name or a wrong shape is a `ResdError`. Asleep, the engine
-        takes them when it wakes. Replies that have begun keep their weights: finish or cancel them first.
+        An unknown name or a wrong shape is a `ResdError`. Asleep, the engine takes them when it wakes.
+        Replies that have begun keep their weights: finish or cancel them first.
         """
         if self._serving:
             raise ResdError("weights were pushed while vLLM is writing replies: finish or cancel those first")
         self._tensors = self._checked(named_tensors)
-        self._version = version
         if not self._asleep:
             self._push()
             self._compare()
@@ -134,7 +132,7 @@ class VLLMEngine:
             while waiting:
                 for name in [name for name, reply in waiting.items() if reply.finish_reason]:
                     self._open.pop(name, None)
-                    yield waiting.pop(name).response(self._tokenizer, self._version)
+                    yield waiting.pop(name).response(self._tokenizer)
                 if not any(reply.finish_reason for reply in waiting.values()) and waiting:
                     self._step()
         finally:

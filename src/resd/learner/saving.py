@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
@@ -29,7 +30,10 @@ def write(state: State, folder: Path, ranks: Ranks) -> None:
         torch.save(_mapped(state, _hollow), folder / PLAIN)
     shards = {name: tensor for name, tensor in named(state) if isinstance(tensor, DTensor)}
     if shards:
-        save(shards, checkpoint_id=folder / SHARDS, process_group=ranks.words)
+        try:
+            save(shards, checkpoint_id=folder / SHARDS, process_group=ranks.words)
+        except CheckpointException as error:  # no Exception: what happened on some rank is in it
+            raise next(iter(error.failures.values()))[0] from error
 
 
 def read(folder: Path, *, mapped: bool = False) -> State:

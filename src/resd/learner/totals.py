@@ -71,14 +71,10 @@ def step_metrics(result: StepResult, forwarded: int, total: int) -> Metrics:
 def teacher_metrics(
     examples: Sequence[TrainingExample], routes: Sequence[Route], totals: Totals, objective: Objective
 ) -> Metrics:
-    """How many examples have a teacher prompt, and the alarm for a teacher whom its prompts do not move."""
+    """The alarm for a teacher whom its prompts do not move."""
     if not (objective.distillation or objective.rlsd):
         return {}
-    prompted = sum(example.teacher_prompt_ids is not None for example in examples)
     taught = [examples[index] for one in routes if one.with_teacher for index in one.indices]
     informed = any(example.teacher_prompt_ids != example.prompt_ids for example in taught)
     moved = float(totals.sums.get(LOGITS_DIFFER, torch.zeros(()))) > 0
-    return {
-        "self_distillation/reprompt_sample_fraction": prompted / max(len(examples), 1),
-        "self_distillation/teacher_equals_student": float(informed and not moved),
-    }
+    return {"self_distillation/teacher_equals_student": float(informed and not moved)}

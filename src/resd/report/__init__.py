@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def write_report(runs: Sequence[Path], output: Path) -> None:
+def write_report(runs: Sequence[Path], output: Path) -> list[str]:
     """Write the report of these run folders to the file `output`: no scripts, nothing from the network.
 
-    A run that is still going is reported as far as it is. Raises ResdError, in one sentence, for a folder
-    that is no run, for a damaged journal, and for a file that cannot be written.
+    A run that is still going is reported as far as it is. Returns a sentence for each run that is left out
+    because a file of it is damaged. Raises ResdError, in one sentence, for a folder that is no run, where no
+    run can be read, and for a file that cannot be written.
     """
-    from resd.records import ResdError
-    from resd.report.page import render
-    from resd.report.runs import load_runs
+    from resd.report.sound import render_sound
+    from resd.writing import writing
 
-    page = render(load_runs(runs))
-    try:
+    page, faults = render_sound(runs)
+    with writing(f"report {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ResdError(
-            f"report {output}: cannot be written ({error.strerror}); choose another file"
-        ) from error
+    return faults

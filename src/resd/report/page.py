@@ -44,14 +44,15 @@ TEMPLATES = Path(__file__).parent / "templates"
 MOST_TOLD = 6
 
 
-def render(runs: Sequence[Run], *, live: bool = False) -> str:
+def render(runs: Sequence[Run], *, live: bool = False, left_out: Sequence[str] = ()) -> str:
     """One HTML document. All text in it is escaped: what models wrote is shown, never obeyed.
 
-    With `live` it has a script, which asks the server it came from for news; otherwise it has none.
+    `left_out` says which other runs are not on it, and why. With `live` it has a script, which asks the
+    server it came from for news; otherwise it has none.
     """
     script = (TEMPLATES / "watch.js").read_text(encoding="utf-8") if live else ""
     page = _environment().get_template("page.html")
-    return page.render(**context(runs), script=script, policy=_policy(script))
+    return page.render(**context(runs), left_out=left_out, script=script, policy=_policy(script))
 
 
 def context(runs: Sequence[Run]) -> dict[str, Any]:

@@ -89,16 +89,26 @@ def once_per_run(function: Callable[[Run], T]) -> Callable[[Run], T]:
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
     """Load each folder once. Raises ResdError for what is no run, and for a damaged file."""
-    distinct = list({folder.resolve(): folder for folder in folders})
-    if not distinct:
-        raise ResdError("report: no runs are given; give the folder of at least one")
-    return [load_run(folder, name) for folder, name in zip(distinct, names(distinct), strict=True)]
+    return [load_run(folder, name) for folder, name in distinct(folders)]
+
+
+def distinct(folders: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Each folder once, with the name of its run. Raises ResdError for none."""
+    found = list({folder.resolve(): folder for folder in folders})
+    if not found:
+        raise ResdError("no runs are given; give the folder of at least one")
+    return list(zip(found, names(found), strict=True))
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ResdError for a folder that is no run's."""
+    if not (folder / CONFIG).is_file():
+        raise ResdError(f"run {folder}: holds no {CONFIG}; give the folder of a run")
 
 
 def load_run(folder: Path, name: str) -> Run:
     """Read one run's journals. A last line that is being written is left out; a run may have just begun."""
-    if not (folder / CONFIG).is_file():
-        raise ResdError(f"report: {folder} holds no {CONFIG}; give the folder of a run")
+    check_folder(folder)
     rows = _checked(folder / journal.METRICS)
     timing = _checked(folder / journal.TIMING)
     path = folder / journal.PLAYBOOK
@@ -144,9 +154,7 @@ def total(rows: Sequence[Row], key: str) -> float | None:
 
 def damaged(path: Path, error: Exception) -> ResdError:
     """The error for a file whose rows lack what they should have."""
-    return ResdError(
-        f"report: {path} does not hold what it should ({error!r}); restore the file or remove it"
-    )
+    return ResdError(f"{path} does not hold what it should ({error!r}); restore the file or remove it")
 
 
 def clip(text: str, most: int = MOST_TEXT) -> str:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,8 +18,8 @@ from urllib.parse import urlsplit
 
 from resd.records import ResdError
 from resd.report.heat import TOKENS
-from resd.report.page import render
-from resd.report.runs import CONFIG, load_runs
+from resd.report.runs import CONFIG
+from resd.report.sound import render_sound
 from resd.training import journal
 
 _FILES = (CONFIG, journal.METRICS, journal.TIMING, journal.PLAYBOOK)
@@ -30,6 +31,7 @@ class Watched:
     """The page of some runs, made anew when any of their files has changed."""
 
     folders: Sequence[Path]
+    faults: Sequence[str] = ()  # of the runs that the page leaves out
     _stamp: str = ""
     _page: bytes = b""
     _lock: Lock = field(default_factory=Lock)
@@ -40,12 +42,18 @@ class Watched:
         return hashlib.sha256(seen.encode(errors="replace")).hexdigest()[:32]
 
     def page(self) -> tuple[str, bytes]:
-        """The stamp and the document. Raises ResdError for a run that cannot be read."""
+        """The stamp and the document. Raises ResdError where no run can be read.
+
+        The terminal is told once of each run that is left out.
+        """
         with self._lock:
             stamp = self.stamp()
             if stamp != self._stamp:
-                self._page = render(load_runs(self.folders), live=True).encode(errors="replace")
-                self._stamp = stamp
+                page, faults = render_sound(self.folders, live=True)
+                for fault in faults:
+                    if fault not in self.faults:
+                        print(f"resd: warning: {fault}", file=sys.stderr, flush=True)
+                self._stamp, self._page, self.faults = stamp, page.encode(errors="replace"), faults
             return stamp, self._page
 
 
@@ -120,9 +128,10 @@ def make_server(folders: Sequence[Path], host: str, port: int) -> Server:
 
     Raises ResdError for a folder that is no run or cannot be read, and for an address that cannot be had.
     """
-    load_runs(folders)
+    watched = Watched(folders)
+    watched.page()
     try:
-        return Server(Watched(folders), host, port)
+        return Server(watched, host, port)
     except OverflowError as error:
         raise ResdError(f"--port {port}: is no port; give a number from 0 to 65535") from error
     except OSError as error:

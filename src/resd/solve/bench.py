@@ -41,8 +41,8 @@ class Metered:
     def awake(self) -> AbstractContextManager[None]:
         return self.engine.awake()
 
-    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        self.engine.load_weights(named_tensors, version)
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        self.engine.load_weights(named_tensors)
 
     def _count(self, responses: Iterator[Response]) -> Iterator[Response]:
         for response in responses:
@@ -90,9 +90,9 @@ class Bench:
     def load_weights(self) -> None:
         """Give the engines the weights as they are now."""
         assert self.learner is not None
-        self.engine.load_weights(self.learner.weights(), self.learner.version)
+        self.engine.load_weights(self.learner.weights())
         if self.author:
-            self.author.load_weights(self.learner.teacher_weights(), self.learner.version)
+            self.author.load_weights(self.learner.teacher_weights())
 
     def attempt(
         self,

@@ -92,6 +92,7 @@ class SelfDistill:
         assert bench.learner is not None, "self_distill needs a learner"
         self.bench, self.learner, self.problem, self.seed = bench, bench.learner, problem, seed
         config = bench.config.model_copy(update={"seed": seed})
+        lengths.check_teacher_prompts([problem], config, bench.model, bench.tokenizer)
         fitted, taught = (
             fit(config, bench.model) for fit in (lengths.fit_prompts, lengths.fit_teacher_prompts)
         )

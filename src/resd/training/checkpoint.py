@@ -19,6 +19,7 @@ from typing import Any
 
 from resd.records import ResdError
 from resd.training.progress import Progress
+from resd.writing import RESUME, writing
 
 STATE = "state"
 MODEL_FILES = "config.json", "adapter_config.json"  # either makes a folder a model
@@ -58,20 +59,28 @@ def save(
         (folder / STATE / "state.json").write_text(state.to_json(), encoding="utf-8")
 
     final = root / str(state.progress.step)
-    write_folder(final, fill)
-    _prune(root, keep)
+    with writing(f"checkpoint {final}", RESUME):
+        write_folder(final, fill)
+        _prune(root, keep)
     return final
 
 
 def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
-    """`final` appears when all of it is on the disk. An empty folder of that name is replaced."""
+    """`final` appears when all of it is on the disk; what there is of it goes where that cannot be.
+
+    An empty folder of that name is replaced.
+    """
     partial = final.parent / f".{final.name}.partial"
     _remove(partial)
-    partial.mkdir(parents=True)
-    fill(partial)
-    _share(partial)
-    _sync_tree(partial)
-    partial.rename(final)
+    try:
+        partial.mkdir(parents=True)
+        fill(partial)
+        _share(partial)
+        _sync_tree(partial)
+        partial.rename(final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk it would be in the way of what comes next
+        raise
     _sync(final.parent)
 
 
@@ -98,9 +107,14 @@ def load_state(checkpoint: Path) -> RunState:
         raise ResdError(f"checkpoint {checkpoint}: state/state.json cannot be read ({error})") from error
 
 
-def _prune(root: Path, keep: int | None) -> None:
+def sweep(root: Path) -> None:
+    """Remove what a kill left of checkpoints that were being written, or removed."""
     for path in (*root.glob(".*.partial"), *root.glob(".*.old")):
         _remove(path)
+
+
+def _prune(root: Path, keep: int | None) -> None:
+    sweep(root)
     for path in saved(root)[: -keep if keep else 0]:
         path.rename(hidden := root / f".{path.name}.old")  # never a folder that is half gone but looks whole
         _remove(hidden)

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from resd.records import ResdError
 from resd.training import checkpoint, journal
+from resd.writing import writing
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default float32)")
     parser.add_argument("--teacher", action="store_true", help="the teacher's weights, not the student's")
     parser.add_argument(
-        "--best", action="store_true", help="of a run: the kept checkpoint with the best evaluation"
+        "--best",
+        action="store_true",
+        help="of a run: the kept checkpoint with the best evaluation, by default on the test split",
     )
     parser.set_defaults(run=export)
 
@@ -31,12 +36,15 @@ def export(args: argparse.Namespace) -> None:
     """`resd export`: choose a checkpoint, load it, write it at once or not at all."""
     _check_output(args.output)
     found = choose(args.source, best=args.best)
+    chosen_by = f", the best on split {_split(args.source)}" if args.best else ""
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     write_model(found, args.output, dtype=getattr(torch, args.dtype), teacher=args.teacher)
-    print(f"{found}{': its teacher' if args.teacher else ''}, in {args.dtype}: {args.output}")
+    print(f"{found}{chosen_by}{': its teacher' if args.teacher else ''}, in {args.dtype}: {args.output}")
+    if args.best:
+        print("Its results on that split are those of a chosen checkpoint: measure it on other problems.")
 
 
 def choose(source: Path, *, best: bool = False) -> Path:
@@ -65,8 +73,9 @@ def write_model(found: Path, output: Path, *, dtype: torch.dtype, teacher: bool 
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_folder(output, fill)
+    with writing(f"export {output}"):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_folder(output, fill)
 
 
 def load_teacher(found: Path, dtype: torch.dtype) -> Any:
@@ -113,6 +122,15 @@ def _best(run: Path, kept: list[Path]) -> Path:
             f"were after {', '.join(map(str, scores)) or 'no'} updates"
         )
     return max(reversed(measured), key=lambda path: scores[int(path.name)])
+
+
+def _split(run: Path) -> str:
+    """The problems that the run was evaluated on. Raises ResdError for a damaged configuration."""
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        return str(config["evaluation"]["split"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ResdError(f"--best: {run}/config.yaml cannot be read; restore the file") from error
 
 
 def _steps(kept: list[Path]) -> str:

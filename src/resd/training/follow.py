@@ -63,7 +63,7 @@ class Hand:
         self._awake.close()
 
     def load(self) -> None:
-        self.engine.load_weights(getattr(self.learner, self.whose)(), self.learner.version)
+        self.engine.load_weights(getattr(self.learner, self.whose)())
 
     def generate(self, shares: Sequence[Sequence[Request]]) -> None:
         self.ranks.collect(list(self.engine.submit(shares[self.ranks.rank])))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resd.context import journal
+from resd.writing import RESUME, writing
 
 METRICS, TIMING, PLAYBOOK = "metrics.jsonl", "timing.jsonl", "playbook.jsonl"
 # Folders with one file per update, named by its step.
@@ -27,8 +28,10 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """A new file with these rows, in place of any file of that name."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with writing(f"journal {path}", RESUME):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -48,7 +51,8 @@ def cut_back(run: Path, sizes: Mapping[str, int], step: int) -> None:
     for folder in (ROLLOUTS, EVALUATIONS, TOKENS):
         for path in (run / folder).glob("*.jsonl"):
             if int(path.stem) > step:
-                path.unlink()
+                with writing(f"journal {path}", RESUME):
+                    path.unlink()
 
 
 def _finite(value: Any) -> Any:
@@ -58,6 +62,6 @@ def _finite(value: Any) -> Any:
 def _synced_size(path: Path) -> int:
     if not path.exists():
         return 0
-    with path.open("rb+") as file:
+    with writing(f"journal {path}", RESUME), path.open("rb+") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size

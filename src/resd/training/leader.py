@@ -136,10 +136,10 @@ class Spread:
             yield
             self.ranks.say(("sleep", (self.whose,)))  # not after an error, which ends all ranks
 
-    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Of a `Leader`: the other ranks load theirs as they are gathered."""
         self.ranks.say(("load", (self.whose,)))
-        self.engine.load_weights(named_tensors, version)
+        self.engine.load_weights(named_tensors)
 
     def _collect(self, own: Iterator[Response]) -> Iterator[Response]:
         yield from own

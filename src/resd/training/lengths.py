@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from resd.chat import encode_prompt
-from resd.config import RunConfig
+from resd.config import ContextConfig, RunConfig
+from resd.context import prompts
+from resd.context.fitting import PromptBuilder
+from resd.context.teacher_prompt import TeacherPrompt
 from resd.generation.forward import max_positions
 from resd.generation.vllm_runtime import max_length
-from resd.records import Problem, ResdError
+from resd.records import Attempt, Problem, ResdError
 
 
 def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
@@ -46,6 +50,42 @@ def fit_teacher_prompts(config: RunConfig, model: Any) -> RunConfig:
             f"model's {positions} positions; lower it"
         )
     return _with_prompts_of(config, positions - response)
+
+
+def check_teacher_prompts(problems: Sequence[Problem], config: RunConfig, model: Any, tokenizer: Any) -> None:
+    """Raises ResdError where no question leaves a token for what its teacher is to be shown beside it."""
+    budget = fit_teacher_prompts(config, model).context.max_prompt_tokens
+    if not (config.has_teacher and problems):
+        return
+    style = prompts.configured(config.context)
+    builder = PromptBuilder(style, tokenizer, config.rollout.thinking, budget)
+
+    def tokens(problem: Problem) -> int:
+        return len(builder.build("solve", {"problem": problem.question}, (), problem.messages).ids)
+
+    if any(tokens(problem) < budget for problem in problems):
+        return
+    asked = (
+        f"no teacher prompt fits, for the shortest question alone takes {min(map(tokens, problems))} tokens"
+    )
+    if budget < config.context.max_prompt_tokens:
+        raise ResdError(
+            f"rollout.max_tokens {config.rollout.max_tokens}: leaves {budget} of the model's positions for "
+            f"teacher prompts, and {asked}; lower it"
+        )
+    raise ResdError(f"context.max_prompt_tokens {budget}: {asked}; raise it")
+
+
+def crowded_out(
+    attempts: Sequence[Attempt], shown: Sequence[TeacherPrompt | None], context: ContextConfig
+) -> float:
+    """The share of attempts that have feedback for their teacher, no word of which fits into its prompt."""
+    if not context.use_feedback:
+        return 0.0
+    return fmean(
+        prompt is None and bool(attempt.verdict.feedback)
+        for attempt, prompt in zip(attempts, shown, strict=True)
+    )
 
 
 def check_lengths(problems: Sequence[Problem], config: RunConfig, model: Any, tokenizer: Any) -> None:

@@ -13,17 +13,27 @@ import yaml
 
 from resd.config import RunConfig
 from resd.records import ResdError
+from resd.training import checkpoint, journal
+from resd.writing import ELSEWHERE, writing
 
 LOCK = ".lock"
+# What a run may have beside its journals before its first result.
+BEGUN = frozenset({"config.yaml", "tensorboard", "wandb"})
 # What may change between a run and its continuation: it does not change the updates that were made.
 HARMLESS = frozenset({"output", "device", "stream.max_updates", "checkpoint", "logging"})
 
 
 def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
-    """Raises ResdError for a folder that holds something else, or a run with another configuration."""
+    """Raises ResdError for a folder that holds something else, or a run that cannot be gone on with so.
+
+    A run that failed before its first result left nothing to lose: any other may begin in its folder.
+    """
     saved = folder / "config.yaml"
+    if _has_no_result(folder):
+        return
     if resume and saved.is_file():
         _check_same(saved, config)
+        _check_updates(folder, config)
         return
     if folder.is_dir() and not _empty(folder):
         mend = "add --resume to go on with the run in it, or " if saved.is_file() else ""
@@ -50,19 +60,17 @@ def hold(folder: Path) -> TextIO | None:
             ) from error
         if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             return None
-        raise ResdError(f"output {folder}: cannot be written ({error.strerror})") from error
+        raise ResdError(f"output {folder}: cannot be written ({error.strerror}); {ELSEWHERE}") from error
     return file
 
 
 def open_folder(folder: Path, config: RunConfig) -> None:
     """Make the folder and write the whole configuration, defaults and all, to `config.yaml`, at once."""
     partial = folder / ".config.yaml"
-    try:
+    with writing(f"output {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         partial.write_text(to_yaml(config), encoding="utf-8")
         partial.replace(folder / "config.yaml")
-    except OSError as error:
-        raise ResdError(f"output {folder}: cannot be written ({error.strerror})") from error
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -73,6 +81,29 @@ def to_yaml(config: RunConfig) -> str:
 def _empty(folder: Path) -> bool:
     """Hidden files do not count: a run that was killed at its very start leaves one."""
     return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
+
+
+def _has_no_result(folder: Path) -> bool:
+    """Whether a run was begun in it, as its lock tells, that made no evaluation, update or checkpoint."""
+    if not (folder / LOCK).is_file():
+        return False
+    journals = (journal.METRICS, journal.TIMING, journal.PLAYBOOK)
+    made = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - BEGUN
+    return made <= set(journals) and not any(_size(folder / name) for name in journals)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _check_updates(folder: Path, config: RunConfig) -> None:
+    """Raises ResdError where the run has more updates behind it than it is now to have."""
+    found, most = checkpoint.latest(folder / "checkpoints"), config.stream.max_updates
+    if found and most is not None and int(found.name) > most:
+        raise ResdError(
+            f"stream.max_updates {most}: {folder} has reached update {found.name} already; raise it to go "
+            "on, or choose another output"
+        )
 
 
 def _check_same(saved: Path, config: RunConfig) -> None:

@@ -35,12 +35,13 @@ from resd.records import ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
 from resd.training.leader import Leader, Spread, Start, Whose
-from resd.training.lengths import check_lengths, fit_prompts, fit_teacher_prompts
+from resd.training.lengths import check_lengths, check_teacher_prompts, fit_prompts, fit_teacher_prompts
 from resd.training.plan import check_evaluation, check_run
 from resd.training.progress import make_batches
 from resd.training.run_folder import check_folder, hold, open_folder
 from resd.training.sinks import Sink, make_sinks
 from resd.training.stream import Stream
+from resd.writing import RESUME, writing
 
 # Requests decoded at once. A CPU is busy long before a GPU is.
 MAX_BATCH = {"cpu": 64, "cuda": 512}
@@ -59,6 +60,8 @@ def build(
     folder = Path(config.output)
     check_folder(folder, config, resume=resume)
     lock = hold(folder)
+    with writing(f"output {folder}", RESUME):
+        checkpoint.sweep(folder / "checkpoints")
     found = checkpoint.latest(folder / "checkpoints")
     state = checkpoint.load_state(found) if found else checkpoint.RunState()
     tokenizer = load_tokenizer(config.model)
@@ -68,8 +71,10 @@ def build(
     own, model, teacher = make_learner(start, ranks)
     batches = make_batches(problems_of(environment, "train"), config.stream.batch_size)
     held_out = problems_of(environment, config.evaluation.split)[: config.evaluation.limit]
-    check_lengths([p for batch in batches[: plan.updates] for p in batch], config, model, tokenizer)
+    used = [problem for batch in batches[: plan.updates] for problem in batch]
+    check_lengths(used, config, model, tokenizer)
     check_lengths(held_out, config, model, tokenizer)
+    check_teacher_prompts(used, config, model, tokenizer)
     learner = Leader(own, ranks) if ranks.shared else own
     engine = _spread(make_engine(model, tokenizer, config, learner.logprobs), "weights", config, ranks)
     written = make_author(teacher, tokenizer, config)
@@ -81,7 +86,7 @@ def build(
     open_folder(folder, config)
     journal.cut_back(folder, state.journals, state.progress.step)
     if context:
-        (folder / journal.PLAYBOOK).touch()
+        journal.append(folder / journal.PLAYBOOK, [])
     stream = Stream(
         config=config,
         folder=folder,

@@ -5,6 +5,7 @@ The stream of problems is seen once. Each batch is used for up to K updates, the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Any
 from resd.algorithms.base import Algorithm
 from resd.config import RunConfig
 from resd.context.seeding import derive_seed
+from resd.context.teacher_prompt import TeacherPrompt
 from resd.context.updater import ContextUpdater
 from resd.environments.base import Environment
 from resd.generation.engine import GenerationEngine
@@ -27,6 +29,7 @@ from resd.training import checkpoint, journal
 from resd.training.clock import Clock
 from resd.training.evaluation import evaluate, sample_rows
 from resd.training.leader import Leader
+from resd.training.lengths import crowded_out
 from resd.training.metrics import (
     distillation_metrics,
     mean_rewards,
@@ -39,6 +42,8 @@ from resd.training.progress import Progress, advance, finished, improved_fractio
 from resd.training.rollout import Sampling, roll_out
 from resd.training.rows import step_rows, token_rows
 from resd.training.sinks import Record, Sink, write_all
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,6 +69,7 @@ class Stream:
     sinks: Sequence[Sink]
     progress: Progress = field(default_factory=Progress)
     lock: Any = None  # keeps other processes out of the folder
+    told: bool = False  # of attempts that teach nothing
 
     def train(self) -> None:
         """Run to the end of the stream, or to `max_updates`, from wherever the run is."""
@@ -87,6 +93,7 @@ class Stream:
                     context = engaged.update(attempts, step) if engaged else None
                 held = self.learner.memory()
             prompts = algorithm.teacher_prompts(attempts, context)
+            self.tell_crowded_out(attempts, prompts, algorithm.objective)
             examples = algorithm.examples(attempts, prompts)
             objective = replace(algorithm.objective, since=self.progress.switched or 0)
             self.keep_divergences(attempts, examples, objective)
@@ -123,6 +130,22 @@ class Stream:
             prompt_ids=engaged.rollout_prompt if engaged else None,
         )
 
+    def tell_crowded_out(
+        self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None], objective: Objective
+    ) -> None:
+        """Say once that attempts teach nothing for want of room: their loss of 0 looks like success."""
+        if self.told or not (objective.distillation or objective.rlsd):
+            return
+        if share := crowded_out(attempts, prompts, self.config.context):
+            self.told = True
+            _log.warning(
+                "resd: warning: update %d: %.0f %% of attempts have no teacher prompt and teach nothing, for "
+                "their question leaves no room for anything else; raise context.max_prompt_tokens, or lower "
+                "rollout.max_tokens where both together exceed the model's positions",
+                self.progress.step + 1,
+                100 * share,
+            )
+
     def keep_divergences(
         self, attempts: Sequence[Attempt], examples: Sequence[TrainingExample], objective: Objective
     ) -> None:
@@ -139,9 +162,9 @@ class Stream:
     def load_weights(self) -> None:
         """Give the engines the weights as they are now."""
         learner = self.learner
-        self.engine.load_weights(learner.weights(), learner.version)
+        self.engine.load_weights(learner.weights())
         if self.author:
-            self.author.load_weights(learner.teacher_weights(), learner.version)
+            self.author.load_weights(learner.teacher_weights())
 
     def finish_update(
         self, attempts: Sequence[Attempt], metrics: dict[str, float], timing: Mapping[str, float]
