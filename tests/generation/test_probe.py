@@ -72,7 +72,7 @@ def test_a_model_that_cannot_be_decoded_is_told_at_the_start() -> None:
     model.transformer.wpe.register_forward_hook(lambda _, words, made: made * words[0].shape[-1])
     decoder = Decoder(model, tokenizer, compute_dtype=torch.float32)
     with pytest.raises(ResdError, match=r"model type gpt2: .* off those of a plain forward.* to vllm"):
-        decoder.load_weights((), 0)
+        decoder.load_weights(())
     with pytest.raises(ResdError, match="model type gpt2"):
         decoder.submit(requests(prompts([4])))
 
@@ -80,7 +80,7 @@ def test_a_model_that_cannot_be_decoded_is_told_at_the_start() -> None:
 def test_nothing_is_tried_where_the_forward_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resd.generation.decoder.counts_columns", lambda model: pytest.fail("tried"))
     decoder = Decoder(tiny_model(), tiny_tokenizer(), compute_dtype=torch.float32)
-    decoder.load_weights((), 1)
+    decoder.load_weights(())
     generate(decoder, requests(prompts([4])))
 
 
