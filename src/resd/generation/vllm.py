@@ -108,8 +108,8 @@ class VLLMEngine:
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Take tensors by parameter name; what is not among them is read from the model that was given.
 
-        An unknown name or a wrong shape is a `ResdError`. Asleep, the engine takes them when it wakes. Replies
-        that have begun keep their weights: finish or cancel them first.
+        An unknown name or a wrong shape is a `ResdError`. Asleep, the engine takes them when it wakes.
+        Replies that have begun keep their weights: finish or cancel them first.
         """
         if self._serving:
             raise ResdError("weights were pushed while vLLM is writing replies: finish or cancel those first")
