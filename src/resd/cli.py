@@ -199,7 +199,7 @@ def train(args: argparse.Namespace) -> None:
         return
     from resd.config import load_config
     from resd.environments.checks import problems_of
-    from resd.training.outlook import look_ahead
+    from resd.forecast.outlook import look_ahead
     from resd.training.plan import check_run
     from resd.training.run_folder import check_folder, to_yaml
 

@@ -26,6 +26,7 @@ from learner.steps import (
     gradients,
 )
 from resd.config import LoRAConfig, RunConfig, TeacherConfig
+from resd.forecast.model_shape import shape_of
 from resd.generation.merging import merge
 from resd.learner.layout import Layout, build_layout
 from resd.learner.learner import Learner
@@ -36,7 +37,6 @@ from resd.objectives.chunked import LogitTiles
 from resd.objectives.divergence import token_divergence
 from resd.objectives.objective import Objective
 from resd.records import ResdError
-from resd.training.model_shape import shape_of
 from shapes import EXPERTS, SMALL
 from support import save_tiny, tiny_model
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from forecast.test_estimate import ABACUS, BIG, SHAPE, WORK, saved_bytes
 from resd.cli import main
 from resd.config import LoRAConfig, check_config
+from resd.forecast.estimate import Choices
+from resd.forecast.hardware import GIB, GPUS
+from resd.forecast.lora import LoRAForecast
+from resd.forecast.model_shape import shape_of
+from resd.forecast.outlook import choices, make_forecast
 from resd.learner.lora import add_adapters, own_parameters
-from resd.training.forecast import Choices
-from resd.training.forecast_lora import LoRAForecast
-from resd.training.hardware import GIB, GPUS
-from resd.training.model_shape import shape_of
-from resd.training.outlook import choices, make_forecast
 from shapes import QWEN3_4B, SMALL
-from training.test_forecast import ABACUS, BIG, SHAPE, WORK, saved_bytes
 
 LORA = LoRAForecast(BIG.shape, GPUS["h200"], WORK, Choices(teacher_copy=True), rank=32)
 RECIPE = Path(__file__).parents[2] / "examples/manufactoria-4b-lora.yaml"

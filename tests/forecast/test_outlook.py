@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from resd.config import RunConfig, check_config
+from resd.forecast import outlook
+from resd.forecast.estimate import Forecast
+from resd.forecast.outlook import PEAK, Outlook, choices, look_ahead, prompt_tokens, workload
 from resd.records import Problem, ResdError
-from resd.training import outlook, run_folder
-from resd.training.forecast import Forecast
-from resd.training.outlook import PEAK, Outlook, choices, look_ahead, prompt_tokens, workload
+from resd.training import run_folder
 from resd.training.plan import make_plan
 from shapes import EXPERTS, QWEN3_4B
 

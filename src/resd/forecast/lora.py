@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from resd.training.forecast import BASE_BYTES, LOSS_FACTOR, STEP_BYTES, TRAFFIC, Forecast
+from resd.forecast.estimate import BASE_BYTES, LOSS_FACTOR, STEP_BYTES, TRAFFIC, Forecast
 
 # Bytes moved per adapted weight when it is merged: read, summed in float32, drawn for, rounded, copied.
 MERGE_BYTES = 48

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resd.forecast import estimate
+from resd.forecast.estimate import Choices, Forecast, Wave, Workload, experts_read
+from resd.forecast.hardware import GIB, GPUS, Hardware
+from resd.forecast.model_shape import shape_of
 from resd.generation import decoder, forward, vllm_runtime
 from resd.learner import learner
 from resd.objectives import chunked
-from resd.training import forecast, setup
-from resd.training.forecast import Choices, Forecast, Wave, Workload, experts_read
-from resd.training.hardware import GIB, GPUS, Hardware
-from resd.training.model_shape import shape_of
+from resd.training import setup
 from shapes import EXPERTS, QWEN3_4B, SMALL
 
 WORK = Workload(
@@ -46,15 +47,15 @@ def changed(run: Forecast, **parts: Any) -> Forecast:
 
 
 def test_the_programs_constants() -> None:
-    assert forecast.TILE_BYTES == chunked.TILE_BYTES
-    assert forecast.ROW_UNIT == chunked.ROW_UNIT
-    assert forecast.TILES_PER_PRODUCT == chunked.TILES_PER_PRODUCT
-    assert forecast.MAX_BATCH == setup.MAX_BATCH
-    assert forecast.PREFILL_TOKENS == forward.PREFILL_TOKENS
-    assert forecast.LARGE == learner.LARGE
+    assert estimate.TILE_BYTES == chunked.TILE_BYTES
+    assert estimate.ROW_UNIT == chunked.ROW_UNIT
+    assert estimate.TILES_PER_PRODUCT == chunked.TILES_PER_PRODUCT
+    assert estimate.MAX_BATCH == setup.MAX_BATCH
+    assert estimate.PREFILL_TOKENS == forward.PREFILL_TOKENS
+    assert estimate.LARGE == learner.LARGE
     given = inspect.signature(decoder.Decoder).parameters["cache_bytes"].default
-    assert given == forecast.CACHE_BYTES
-    assert int(vllm_runtime.DEFAULTS["VLLM_CPU_KVCACHE_SPACE"]) * GIB == forecast.VLLM_CPU_CACHE
+    assert given == estimate.CACHE_BYTES
+    assert int(vllm_runtime.DEFAULTS["VLLM_CPU_KVCACHE_SPACE"]) * GIB == estimate.VLLM_CPU_CACHE
 
 
 def test_what_stands() -> None:
@@ -179,7 +180,7 @@ def test_vllm_takes_its_share_while_it_is_awake() -> None:
 def test_vllm_on_a_cpu_never_sleeps() -> None:
     run = replace(BIG, hardware=ABACUS, choices=Choices(True, vllm=0.4))
     assert run.standing["decoder"] == 4 * run.shape.parameters
-    assert run.generating["KV cache"] == forecast.VLLM_CPU_CACHE
+    assert run.generating["KV cache"] == estimate.VLLM_CPU_CACHE
 
 
 @pytest.mark.parametrize(("rows", "rate"), [(32, 5_900), (256, 14_500)])

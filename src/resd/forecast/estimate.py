@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from resd.training.hardware import Hardware
-from resd.training.model_shape import ModelShape
+from resd.forecast.hardware import Hardware
+from resd.forecast.model_shape import ModelShape
 
 # --- as in the program
 TILE_BYTES = {"cuda": 320 << 20, "cpu": 2 << 20}  # objectives.chunked: logits of one side and tile

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from resd.forecast import hardware
+from resd.forecast.hardware import GPUS, find, this_cpu, this_machine
 from resd.records import ResdError
-from resd.training import hardware
-from resd.training.hardware import GPUS, find, this_cpu, this_machine
 
 
 @pytest.mark.parametrize("name", ["h200", "H200", "rtx4090", "RTX 4090", "RTX-4090", "a100", "H100"])

@@ -10,13 +10,13 @@ from statistics import fmean, median
 from typing import Any
 
 from resd.config import RunConfig
+from resd.forecast.estimate import Choices, Forecast, Workload
+from resd.forecast.hardware import GIB, Hardware, find, this_machine
+from resd.forecast.lora import LoRAForecast
+from resd.forecast.model_shape import ModelShape, read_shape
 from resd.launch import world_size
 from resd.records import Problem, ResdError
 from resd.training import journal
-from resd.training.forecast import Choices, Forecast, Workload
-from resd.training.forecast_lora import LoRAForecast
-from resd.training.hardware import GIB, Hardware, find, this_machine
-from resd.training.model_shape import ModelShape, read_shape
 from resd.training.plan import Plan, model_folder, wrapped
 from resd.training.run_folder import check_folder
 

@@ -50,7 +50,7 @@ class ModelShape:
     """A decoder: grouped or latent attention, MLPs, or experts in `sparse_layers` of them.
 
     Counts are exact for the Llama, Mistral, Qwen2, Qwen3 and Qwen3-MoE families. Those of the families in
-    `tests/training/test_model_shape.py` are within 0.1 %; others are counted as Llama.
+    `tests/forecast/test_model_shape.py` are within 0.1 %; others are counted as Llama.
     """
 
     family: str

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from resd import lab
+from resd.forecast.model_shape import read_shape
 from resd.records import ResdError
-from resd.training.model_shape import read_shape
 from shapes import EXPERTS, QWEN3_4B, SMALL
 
 
