@@ -207,8 +207,8 @@ EFFICIENCY = Experiment(
     reference="resd",
     common=(WHOLE_STREAM,),
     costs=True,
-    notes="The whole stream. Tokens are all that were generated: rollouts, reflections, tags and curations. "
-    "Seconds are those of the updates, with as many runs at once as the command says.",
+    notes="Over the whole stream. Tokens include everything that was generated: rollouts, reflections, tags and "
+    "curation. Seconds are those of the updates, with as many concurrent runs as the command says.",
 )
 
 
@@ -274,8 +274,8 @@ SETTINGS = Experiment(
     ),
     reference="resd",
     curves=False,
-    notes="Evaluations are as far apart as batches, so that area and updates to 50 % of other numbers of "
-    "updates per batch compare less well. Used once each, the problems last for 18 updates.",
+    notes="Evaluations follow batches, so area and updates to 50 % are less comparable between different numbers "
+    "of updates per batch. With one update per batch the problems last for 18 updates.",
 )
 
 FAULTS = {
@@ -319,7 +319,7 @@ POISON = Experiment(
     lives=True,
     curves=False,
     notes="A wrong lesson is one of the lab's seven that teach a violation. All rows are compared with votes "
-    "where there are no faults.",
+    "without faults.",
 )
 
 POISON_ALONE = Experiment(
@@ -337,7 +337,7 @@ POISON_ALONE = Experiment(
     reference="clean_votes",
     lives=True,
     curves=False,
-    notes="Worse than anything that a model is likely to do to itself: to see where it breaks.",
+    notes="Worse than anything that a model is likely to do to itself; the aim is to see where it breaks.",
 )
 
 FORGETTING = Experiment(
@@ -359,11 +359,10 @@ FORGETTING = Experiment(
     ),
     reference="resd",
     common=(WHOLE_STREAM,),
-    notes="After the whole stream. Skills are those of `resd lab evaluate`, on held-out problems: what is "
-    "reflected on, curated and tried again with help are failures of the untrained model, the same for "
-    "all, for a trained one hardly has any. There is no unrelated task to forget: the untrained lab "
-    "model solves no problem of any other Manufactoria family (none of 36 to 64 samples in each of "
-    "ten).",
+    notes="After the whole stream. Skills are those of `resd lab evaluate`, on held-out problems. All models "
+    "reflect on, curate and retry the same failures, those of the untrained model, because a trained model "
+    "has hardly any of its own. There is no unrelated task to forget: the untrained lab model solves no "
+    "problem of any other Manufactoria family (0 of 36 to 64 samples in each of ten).",
 )
 
 BASELINES = Experiment(
@@ -447,10 +446,10 @@ TEST_TIME = Experiment(
     ),
     reference="best_of",
     common=("environment.options.states=[4,8]", "rollout.max_tokens=200"),
-    notes="Hard problems are made of long ones, whose programs have 4 to 8 states (the lab recipe has 2 to "
-    "6): the six of these test problems with the fewest successes among 1,024 independent samples of "
-    "the untrained model (the variant `count`); ties go by id. No method sees those samples, and each "
-    "begins every problem with the untrained model.",
+    notes="Hard problems are long ones, whose programs have 4 to 8 states (2 to 6 in the lab recipe): the six "
+    "of these test problems with the fewest successes among 1,024 independent samples of the untrained model "
+    "(the variant `count`), ties broken by id. No method sees those samples, and each starts every problem "
+    "from the untrained model.",
 )
 
 EXPERIMENTS = (
