@@ -207,8 +207,9 @@ EFFICIENCY = Experiment(
     reference="resd",
     common=(WHOLE_STREAM,),
     costs=True,
-    notes="Over the whole stream. Tokens include everything that was generated: rollouts, reflections, tags and "
-    "curation. Seconds are those of the updates, with as many concurrent runs as the command says.",
+    notes="Over the whole stream. Tokens include everything that was generated: rollouts, reflections, "
+    "tags and curation. Seconds are those of the updates, with as many concurrent runs as the "
+    "command says.",
 )
 
 
@@ -274,8 +275,8 @@ SETTINGS = Experiment(
     ),
     reference="resd",
     curves=False,
-    notes="Evaluations follow batches, so area and updates to 50 % are less comparable between different numbers "
-    "of updates per batch. With one update per batch the problems last for 18 updates.",
+    notes="Evaluations follow batches, so area and updates to 50 % are less comparable between different "
+    "numbers of updates per batch. With one update per batch the problems last for 18 updates.",
 )
 
 FAULTS = {
@@ -318,8 +319,8 @@ POISON = Experiment(
     reference="clean_votes",
     lives=True,
     curves=False,
-    notes="A wrong lesson is one of the lab's seven that teach a violation. All rows are compared with votes "
-    "without faults.",
+    notes="A wrong lesson is one of the lab's seven that teach a violation. All rows are compared with "
+    "votes without faults.",
 )
 
 POISON_ALONE = Experiment(
@@ -359,10 +360,11 @@ FORGETTING = Experiment(
     ),
     reference="resd",
     common=(WHOLE_STREAM,),
-    notes="After the whole stream. Skills are those of `resd lab evaluate`, on held-out problems. All models "
-    "reflect on, curate and retry the same failures, those of the untrained model, because a trained model "
-    "has hardly any of its own. There is no unrelated task to forget: the untrained lab model solves no "
-    "problem of any other Manufactoria family (0 of 36 to 64 samples in each of ten).",
+    notes="After the whole stream. Skills are those of `resd lab evaluate`, on held-out problems. All "
+    "models reflect on, curate and retry the same failures, those of the untrained model, because a "
+    "trained model has hardly any of its own. There is no unrelated task to forget: the untrained "
+    "lab model solves no problem of any other Manufactoria family (0 of 36 to 64 samples in each of "
+    "ten).",
 )
 
 BASELINES = Experiment(
@@ -446,10 +448,10 @@ TEST_TIME = Experiment(
     ),
     reference="best_of",
     common=("environment.options.states=[4,8]", "rollout.max_tokens=200"),
-    notes="Hard problems are long ones, whose programs have 4 to 8 states (2 to 6 in the lab recipe): the six "
-    "of these test problems with the fewest successes among 1,024 independent samples of the untrained model "
-    "(the variant `count`), ties broken by id. No method sees those samples, and each starts every problem "
-    "from the untrained model.",
+    notes="Hard problems are long ones, whose programs have 4 to 8 states (2 to 6 in the lab recipe): the "
+    "six of these test problems with the fewest successes among 1,024 independent samples of the "
+    "untrained model (the variant `count`), ties broken by id. No method sees those samples, and "
+    "each starts every problem from the untrained model.",
 )
 
 EXPERIMENTS = (
