@@ -1,6 +1,6 @@
-"""JSON from models: the objects that are asked for, and finding them in what was written.
+"""JSON from models: schemas of the requested objects, and finding these objects in replies.
 
-Reading never raises, whatever the text.
+Parsing never raises, whatever the text.
 """
 
 from __future__ import annotations
