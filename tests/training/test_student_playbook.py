@@ -138,7 +138,7 @@ def test_an_evaluation_withholds_what_its_run_does(model: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"algorithm": "ace", "context": {"style": "compact"}}, "nobody is shown it"),
+        ({"algorithm": "ace", "context": {"style": "compact"}}, "the student never sees it"),
         ({"algorithm": "sdpo", "evaluation": {"playbook": True}}, "needs algorithm resd or ace"),
     ],
 )
