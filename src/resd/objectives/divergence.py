@@ -63,7 +63,7 @@ class RowDivergence(NamedTuple):
     teacher: RowSums
     clipped: Tensor  # mass whose ratio was clipped
     outside: Tensor  # mass outside the support
-    # Writes factor * (gradient of the loss w.r.t. the student's logits); takes out `[rows, V]`, which may have
+    # Writes factor * (gradient of the loss w.r.t. the student's logits) from out `[rows, V]`, which may have
     # a lower dtype, and factor `[rows]`. Call it immediately: it uses the logits.
     write_gradient: Callable[[Tensor, Tensor], None]
 
