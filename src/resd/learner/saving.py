@@ -43,7 +43,7 @@ def read(folder: Path, *, mapped: bool = False) -> State:
 
 
 def read_shards(saved: State, folder: Path, into: State) -> None:
-    """Read into `into` the tensors that are sharded in `saved`, a state from `read`: shards or full tensors."""
+    """Read the sharded tensors of `saved`, a state from `read`, into `into`: as shards or full tensors."""
     wanted = {name for name, tensor in named(saved) if tensor.is_meta}
     if wanted:
         tensors = {name: tensor for name, tensor in named(into) if name in wanted}
