@@ -306,7 +306,7 @@ def test_weights_are_pushed_between_calls(prefix_caching: bool) -> None:
 def test_an_unknown_architecture_is_told() -> None:
     model = model_of(3).to("cuda" if torch.cuda.is_available() else "cpu")
     model.config.architectures = ["NobodysForCausalLM"]
-    with pytest.raises(ResdError, match="no model of architecture NobodysForCausalLM"):
+    with pytest.raises(ResdError, match="not support the architecture NobodysForCausalLM"):
         started(model, None)
 
 

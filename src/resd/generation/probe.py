@@ -16,7 +16,7 @@ from resd.records import ResdError
 PREFIX = tuple(range(1, 1 + SHORTEST_PREFIX))
 SUFFIXES = ((5, 6), (7, 3, 9, 2, 8, 4, 6, 1, 3, 5, 9, 7, 2, 4, 8, 6))
 REPLY = (3, 4)
-# Relative to the norm of centred logits: above is more than rounding error, above twice this a different model.
+# Relative to the norm of centred logits: more is not rounding error; more than twice this is another model.
 ROUNDING = {torch.float32: 0.01, torch.float64: 0.01}
 ROUNDING_16 = 0.1
 
