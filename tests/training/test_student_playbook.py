@@ -114,7 +114,7 @@ def test_an_evaluation_takes_the_playbook_of_its_checkpoint(model: Path, tmp_pat
         again = setup.evaluate_model(config)
         last = journal.read(tmp_path / "run" / journal.METRICS)[-1]
         assert again.metrics == {name: last[name] for name in again.metrics}
-        with pytest.raises(ResdError, match="comes without a playbook"):
+        with pytest.raises(ResdError, match="has no playbook"):
             setup.evaluate_model(stream.config)
 
 

@@ -200,7 +200,7 @@ def reserve_of(schema: Mapping[str, Any]) -> int | None:
     """An upper bound on the characters needed to close: nothing is checked while more tokens are left.
 
     It is the length of a document with every property and, in each list, the minimum number of items, at
-    least one. None if no bound is known (references, patterns, free-form objects): then each token is checked.
+    least one. None if no bound is known (references, patterns, free-form objects): all tokens are checked.
     """
     try:
         return 16 + _longest(schema)
