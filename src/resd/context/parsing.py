@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _DECODER = json.JSONDecoder()
-# Junk of nested braces would make the scan quadratic; a reply that needs more tries than this is junk.
+# Nested braces would make the scan quadratic; a reply that needs more attempts than this is garbage.
 _MAX_SCANS = 64
 
 

@@ -121,7 +121,7 @@ def joined() -> Iterator[Ranks]:
             raise SystemExit(1) from error
         if isinstance(error, RuntimeError) and GONE.search(str(error)):
             raise ResdError(
-                "a process of the run died without a message, perhaps killed for lack of memory; go on with "
+                "a process of the run died without a message, perhaps killed for lack of memory; resume with "
                 "--resume"
             ) from error
         raise

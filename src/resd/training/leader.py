@@ -86,7 +86,7 @@ class Leader:
         return self.learner.weights()
 
     def teacher_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Likewise."""
+        """For a `Spread` engine, like `weights`."""
         return self.learner.teacher_weights()
 
     def model_state(self) -> State:

@@ -23,8 +23,8 @@ def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
     is left.
     """
     context, positions = config.context, longest_sequence(config, model)
-    told = context.student_playbook or config.evaluation.playbook
-    rollout = config.rollout.max_tokens if told else 0
+    shown = context.student_playbook or config.evaluation.playbook
+    rollout = config.rollout.max_tokens if shown else 0
     reply = max(context.max_reflection_tokens, context.max_curation_tokens, rollout)
     if not config.keeps_playbook or context.max_prompt_tokens + reply <= positions:
         return config

@@ -186,7 +186,7 @@ class Stream:
 
     def evaluate(self) -> None:
         """Evaluate the current weights on held-out problems."""
-        clock, step, told = Clock(), self.progress.step, self.config.evaluation.playbook
+        clock, step, shown = Clock(), self.progress.step, self.config.evaluation.playbook
         with clock.measure("evaluation"), self.engine.awake():
             result = evaluate(
                 self.engine,
@@ -194,7 +194,7 @@ class Stream:
                 self.tokenizer,
                 self.config.evaluation,
                 self.config.rollout,
-                prompt_ids=self.context.held_out_prompt if told and self.context else None,
+                prompt_ids=self.context.held_out_prompt if shown and self.context else None,
             )
         self.progress = replace(self.progress, evaluated=step)
         journal.write(self.folder / journal.EVALUATIONS / f"{step}.jsonl", sample_rows(result.attempts))
