@@ -12,7 +12,7 @@ THINK_CLOSE = "</think>"
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
-    """Prompt tokens, with the assistant's header at the end, ready for a response to follow."""
+    """Encode a chat as prompt tokens, ending with the assistant's header (the generation prompt)."""
     ids = tokenizer.apply_chat_template(
         list(messages), add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=thinking
     )
@@ -20,16 +20,16 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message], *, thinking: bool
 
 
 def opens_thinking(tokenizer: Any, *, thinking: bool = True) -> bool:
-    """Whether the chat template itself opens the thought, so that responses only close it."""
+    """Whether the chat template opens the thinking block in the prompt, so that responses only close it."""
     ids = encode_prompt(tokenizer, [{"role": "user", "content": ""}], thinking=thinking)
     text: str = tokenizer.decode(list(ids), skip_special_tokens=False)
     return text.rstrip().endswith(THINK_OPEN)
 
 
 def reopen_thinking(text: str) -> str:
-    """A response to a prompt that opened the thought, with the opening tag where no tag closes it.
+    """Prepend the opening tag to a response that never closes the thinking block opened in its prompt.
 
-    Without it a thought that ran out of tokens would read as an answer.
+    Without the tag, thinking that ran out of tokens would read as an answer.
     """
     if THINK_CLOSE in text:
         return text
@@ -37,15 +37,15 @@ def reopen_thinking(text: str) -> str:
 
 
 def with_question(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
-    """The chat with its last user message replaced by `text`; what comes before it (system) stays."""
+    """Replace the last user message of the chat with `text`, keeping the messages before it."""
     last = max(i for i, message in enumerate(messages) if message["role"] == "user")
     return (*messages[:last], {"role": "user", "content": text})
 
 
 def split_thinking(text: str) -> tuple[str, str]:
-    """(thinking, answer). A thought that never closes is all thinking: its answer is "".
+    """Split into (thinking, answer). If the thinking never closes, the answer is "".
 
-    Templates may open the thought in the prompt, so a lone closing tag counts as well.
+    Templates may open the thinking block in the prompt, so a closing tag alone is enough.
     """
     head, closed, tail = text.rpartition(THINK_CLOSE)
     if closed:

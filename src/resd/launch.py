@@ -1,4 +1,4 @@
-"""How many processes share a run: what torchrun says in the environment. No torch here."""
+"""The number of processes in a run, from torchrun's environment variables. No torch here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from resd.records import ResdError
 
 
 def world_size() -> int:
-    """Processes of this run; 1 without torchrun. Raises ResdError for what is no number of processes."""
+    """The number of processes in this run; 1 without torchrun. Raises ResdError if WORLD_SIZE is invalid."""
     said = os.environ.get("WORLD_SIZE", "1")
     if not said.isdecimal() or int(said) < 1:
         raise ResdError(f"WORLD_SIZE is {said!r}; start several processes with torchrun, or unset it for one")

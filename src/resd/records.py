@@ -1,7 +1,7 @@
-"""What flows through one training step, in the order in which it comes to be.
+"""The records that flow through one training step, in order of creation.
 
 `Problem` -> `Request` -> `Response` -> `Verdict` -> `Attempt` -> `TrainingExample`. Everything here is frozen
-and free of torch, so that it can be journalled, compared and sent between processes as it is.
+and free of torch, so that it can be journalled, compared and sent between processes unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class ResdError(Exception):
-    """A mistake a user can mend. The message says what, where and what to do, in one sentence."""
+    """An error the user can fix. The message says what, where and what to do, in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Problem:
 class Request:
     """One generation: prompt tokens in, at most `max_tokens` out (the response limit, not prompt + response).
 
-    `schema` is a JSON schema that the reply must follow; engines close it before the limit. `seed` alone
-    decides the randomness of this request, whatever shares its batch.
+    `schema` is a JSON schema that the reply must follow; engines close it before the limit. The randomness of
+    this request depends on `seed` alone, whatever else is in its batch.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back. `token_ids` end with the stop token when `finish_reason` is "stop".
+    """The reply to a request. `token_ids` end with the stop token when `finish_reason` is "stop".
 
     `logprobs` (one per token) are those of the distribution that was sampled: after temperature, top-p and
     grammar. `text` is decoded without special tokens.
@@ -66,7 +66,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an environment says of a response. `feedback` is "" exactly when every test passed."""
+    """An environment's grade of a response. `feedback` is "" exactly when every test passed."""
 
     reward: float
     passed: int
@@ -85,7 +85,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One graded try. `sample` numbers the tries at one problem within one step, from 0."""
+    """One graded attempt. `sample` numbers the attempts at one problem within one step, from 0."""
 
     problem: Problem
     sample: int
@@ -101,9 +101,9 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """What the learner sees of an attempt.
+    """An attempt as the learner sees it.
 
-    `teacher_prompt_ids` None means that there is nothing to distil: the example still counts in the
+    If `teacher_prompt_ids` is None, there is nothing to distil, but the example still counts in the
     denominator of `seq_mean_including_empty`. `advantage` is for policy-gradient objectives.
     """
 

@@ -69,12 +69,12 @@ def test_words_of_a_file_replace_the_style_s(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "is no mapping; give it keys among instructions, closing, titles"),
+        ("", "is not a mapping; give it keys among instructions, closing, titles"),
         ("instruction: {solve: x}", "'instruction' is not a known key; known: instructions, closing, titles"),
         ("closing: {solver: x}", "closing: 'solver' is not a known key; known: solve, reflect, tag, curate"),
         ("titles: {curate: x}", "titles: 'curate' is not a known key; known: playbook, statistics"),
-        ("titles: Playbook", "titles: is no mapping"),
-        ("closing: {solve: 3}", "closing.solve: is no text"),
+        ("titles: Playbook", "titles: is not a mapping"),
+        ("closing: {solve: 3}", "closing.solve: is not text"),
         ("closing: {solve:", "not valid YAML"),
     ],
 )

@@ -395,7 +395,7 @@ def test_snapshots_are_resumed(mode):
 
 
 def test_a_state_of_another_wording_is_refused():
-    with pytest.raises(ResdError, match="not those that the run began with"):
+    with pytest.raises(ResdError, match="the wording differs from the one the run started with"):
         updater(wording="full").load_state_dict(updater().state_dict())
 
 

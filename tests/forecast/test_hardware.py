@@ -59,7 +59,7 @@ def test_a_gpu_that_is_not_in_the_table(monkeypatch: pytest.MonkeyPatch, said: s
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch, answer: str | None) -> None:
     smi(monkeypatch, answer)
     assert this_machine("auto").device == "cpu"
-    with pytest.raises(ResdError, match="nvidia-smi names no GPU"):
+    with pytest.raises(ResdError, match="nvidia-smi finds no GPU"):
         this_machine("cuda")
 
 

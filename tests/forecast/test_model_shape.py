@@ -121,12 +121,12 @@ def test_a_language_model_inside_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{}", "does not say hidden_size"),
-        ("[]", "is no model's configuration"),
-        ("{", "is no model's configuration"),
-        (json.dumps({**QWEN3_4B, "vocab_size": "many"}), "is no model's configuration"),
+        ("{}", "does not define hidden_size"),
+        ("[]", "is not a model's configuration"),
+        ("{", "is not a model's configuration"),
+        (json.dumps({**QWEN3_4B, "vocab_size": "many"}), "is not a model's configuration"),
         (json.dumps({**QWEN3_4B, "num_hidden_layers": 0}), "less than 1"),
-        (json.dumps({**QWEN3_4B, "num_experts": 8}), "does not say num_experts_per_tok"),
+        (json.dumps({**QWEN3_4B, "num_experts": 8}), "does not define num_experts_per_tok"),
     ],
 )
 def test_what_says_too_little(tmp_path: Path, text: str, words: str) -> None:
@@ -136,5 +136,5 @@ def test_what_says_too_little(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ResdError, match="is no model's configuration"):
+    with pytest.raises(ResdError, match="is not a model's configuration"):
         read_shape(tmp_path)

@@ -293,7 +293,7 @@ def test_what_has_adapters() -> None:
     names = {name.partition(".lora_")[0].rpartition(".")[2] for name, _ in own_parameters(model)}
     assert names == {"q_proj", "up_proj"}
     for name in ("lm_head", "proj", "norm"):
-        with pytest.raises(ResdError, match=f"{name} is no linear layer .* down_proj, gate_proj"):
+        with pytest.raises(ResdError, match=f"{name} is not a linear layer .* down_proj, gate_proj"):
             add_adapters(tiny_model(), LoRAConfig(rank=2, target_modules=(name,)), seed=0, base="tiny")
 
 
@@ -316,7 +316,7 @@ def test_experts_in_one_tensor_are_counted_as_left_out(dense: int) -> None:
     assert [left_out(model, chosen), left_out(model, LoRAConfig()), left_out(tiny_model(), LORA)] == [0, 0, 0]
     merged = merge(model)
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in merged.state_dict().items())
-    with pytest.raises(ResdError, match="up_proj is no linear layer"):
+    with pytest.raises(ResdError, match="up_proj is not a linear layer"):
         add_adapters(plain, LoRAConfig(rank=2, target_modules=("up_proj",)), seed=0, base="tiny")
 
 

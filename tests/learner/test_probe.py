@@ -62,5 +62,5 @@ def test_what_would_mix_sequences_is_not_packed(kind: str, monkeypatch: pytest.M
 
 def test_without_kernels_packing_is_refused_before_the_first_update() -> None:
     assert not choose(None, "qwen3")
-    with pytest.raises(ResdError, match=r"packing: has kernels on a GPU .* on cpu in float32; set it"):
+    with pytest.raises(ResdError, match=r"packing: needs a GPU .* on cpu in float32; set it"):
         choose(True, "qwen3")

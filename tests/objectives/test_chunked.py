@@ -82,7 +82,7 @@ def test_gradients_are_handed_over_once() -> None:
     hidden, weight, _ = operands()
     total, _ = fused_loss(Projection(hidden, weight), squares)
     total.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    with pytest.raises(RuntimeError, match="handed over once; compute the loss again"):
+    with pytest.raises(RuntimeError, match="backward can run only once; compute the loss again"):
         total.backward()  # type: ignore[no-untyped-call]
 
 

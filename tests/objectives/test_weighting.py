@@ -190,5 +190,5 @@ def test_entropy_weights_that_are_all_tiny_have_mean_1() -> None:
 
 
 def test_unknown_aggregation() -> None:
-    with pytest.raises(ResdError, match="no aggregation"):
+    with pytest.raises(ResdError, match="not an aggregation"):
         token_weights("mean", torch.ones(1), torch.ones(1), torch.ones(1))  # type: ignore[arg-type]

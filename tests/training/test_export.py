@@ -84,7 +84,7 @@ def test_a_teacher_without_weights(model: Path, tmp_path: Path, kind: str, lora:
             tmp_path / "run/checkpoints/1", tmp_path / "out", dtype=torch.float32, teacher=True
         )
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ResdError, match="is no checkpoint of a run"):
+    with pytest.raises(ResdError, match="is not a checkpoint of a run"):
         export.load_teacher(model, torch.float32)
 
 
@@ -109,7 +109,7 @@ def test_which_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ResdError, match=r"none of the checkpoints .* \(3, 5\); evaluations were after 0, 4"):
         export.choose(other, best=True)
     for nothing in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ResdError, match="is no checkpoint, and no run that has one"):
+        with pytest.raises(ResdError, match="is neither a checkpoint nor a run that has one"):
             export.choose(nothing)
 
 

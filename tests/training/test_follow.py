@@ -118,7 +118,7 @@ def test_an_error_ends_both_with_one_sentence(model: Path, tmp_path: Path, faili
 def test_a_process_that_is_killed_ends_the_run(model: Path, tmp_path: Path) -> None:
     assert run(model, tmp_path, TWO, 1, True) == [2, -9]
     (said,) = complaints(tmp_path)
-    assert "gone without a word" in said
+    assert "died without a message" in said
 
 
 def test_a_checkpoint_that_was_not_renamed_is_none(model: Path, expected: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_checkpoint_measures_what_the_run_measured(model: Path, tmp_path: Path
         measured = setup.evaluate_model(config.model_copy(update={"model": str(folder)})).metrics
     last = [row for row in journal.read(tmp_path / "run/metrics.jsonl") if row["kind"] == "evaluation"][-1]
     assert measured == {name: last[name] for name in measured}
-    with pytest.raises(ResdError, match=r"is a run; give a checkpoint, as .*/6"):
+    with pytest.raises(ResdError, match=r"is a run; give a checkpoint, e.g. .*/6"):
         check_model(config.model_copy(update={"model": str(tmp_path / "run")}))
 
 

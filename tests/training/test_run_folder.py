@@ -51,7 +51,7 @@ def test_fewer_updates_than_were_made(tmp_path: Path) -> None:
     (tmp_path / "checkpoints/8").mkdir(parents=True)
     for enough in (None, 8, 9):
         check_folder(tmp_path, RunConfig(stream=StreamConfig(max_updates=enough)), resume=True)
-    with pytest.raises(ResdError, match=r"stream\.max_updates 7: .* has reached update 8 already; raise it"):
+    with pytest.raises(ResdError, match=r"stream\.max_updates 7: .* has already reached update 8; raise it"):
         check_folder(tmp_path, RunConfig(stream=StreamConfig(max_updates=7)), resume=True)
 
 

@@ -114,7 +114,7 @@ def test_an_evaluation_takes_the_playbook_of_its_checkpoint(model: Path, tmp_pat
         again = setup.evaluate_model(config)
         last = journal.read(tmp_path / "run" / journal.METRICS)[-1]
         assert again.metrics == {name: last[name] for name in again.metrics}
-        with pytest.raises(ResdError, match="comes without a playbook"):
+        with pytest.raises(ResdError, match="has no playbook"):
             setup.evaluate_model(stream.config)
 
 
@@ -138,7 +138,7 @@ def test_an_evaluation_withholds_what_its_run_does(model: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"algorithm": "ace", "context": {"style": "compact"}}, "nobody is shown it"),
+        ({"algorithm": "ace", "context": {"style": "compact"}}, "the student never sees it"),
         ({"algorithm": "sdpo", "evaluation": {"playbook": True}}, "needs algorithm resd or ace"),
     ],
 )

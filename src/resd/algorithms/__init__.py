@@ -1,1 +1,1 @@
-"""RESD, SDPO, GRPO, SRPO and RLSD: which context, which objective; traits.py is the table of them."""
+"""The algorithms: each selects a teacher context and an objective. traits.py lists them."""

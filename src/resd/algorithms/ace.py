@@ -1,6 +1,6 @@
 """ACE (arXiv 2510.04618): the playbook learns, the weights do not.
 
-The baseline of what a playbook alone is worth. It shows in what the student is shown: set
+The baseline for what a playbook alone is worth. It only has an effect if the student sees the playbook: set
 `context.student_playbook`, `evaluation.playbook`, or both.
 """
 
@@ -18,7 +18,7 @@ from resd.records import Attempt, TrainingExample
 
 @dataclass(frozen=True)
 class ACE:
-    """Nothing for the learner to do: no example has a signal."""
+    """Playbook only: no example carries a training signal."""
 
     @property
     def objective(self) -> Objective:

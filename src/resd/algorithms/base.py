@@ -1,6 +1,6 @@
-"""What tells one algorithm from another: what its teacher is shown, and what the learner minimises.
+"""The interface of an algorithm: what its teacher sees, and what the learner minimises.
 
-The training loop calls the hooks of `Algorithm` and knows nothing else about the one it drives.
+The training loop calls the hooks of `Algorithm` and knows nothing else about it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from resd.records import Attempt, TrainingExample
 
 
 class Algorithm(Protocol):
-    """One algorithm. `objective` is what the learner is given beside its examples."""
+    """One algorithm. The learner receives `objective` along with the examples."""
 
     @property
     def objective(self) -> Objective: ...
@@ -32,14 +32,14 @@ class Algorithm(Protocol):
     ) -> list[TeacherPrompt | None]:
         """What the teacher is conditioned on for each attempt; None where there is nothing to distil.
 
-        `context` is this step's, or None where the run has no context engine.
+        `context` is this step's, or None if the run has no context engine.
         """
         ...
 
     def examples(
         self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None]
     ) -> list[TrainingExample]:
-        """One example per attempt, in order. Attempts without a teacher prompt stay: they count in means."""
+        """One example per attempt, in order. Those without a teacher prompt are kept: they count in means."""
         ...
 
 
@@ -50,7 +50,7 @@ def training_examples(
     weights: Sequence[float] | None = None,
     advantages: Sequence[float] | None = None,
 ) -> list[TrainingExample]:
-    """The attempts beside what their teacher is shown. By default, weights are 1 and advantages 0."""
+    """Pair attempts with their teacher prompts. By default, weights are 1 and advantages 0."""
     return [
         TrainingExample(
             prompt_ids=attempt.prompt_ids,
@@ -73,7 +73,7 @@ def training_examples(
 def sample_weights(
     attempts: Sequence[Attempt], distillation: DistillationConfig, *, rebalance: bool
 ) -> list[float]:
-    """Success-rate weights over the whole batch, or ones. `rebalance` is the algorithm's own default."""
+    """Success-rate weights over the whole batch, or ones. `rebalance` is the algorithm's default."""
     if not (rebalance if distillation.rebalance is None else distillation.rebalance):
         return [1.0] * len(attempts)
     solved = torch.tensor([attempt.verdict.solved for attempt in attempts])
@@ -82,7 +82,7 @@ def sample_weights(
 
 
 def advantages(attempts: Sequence[Attempt], policy: PolicyConfig) -> list[float]:
-    """GRPO's, among all tries at one problem."""
+    """GRPO advantages among all attempts at one problem."""
     found = group_advantages(
         [attempt.verdict.reward for attempt in attempts],
         [attempt.problem.id for attempt in attempts],
@@ -92,9 +92,9 @@ def advantages(attempts: Sequence[Attempt], policy: PolicyConfig) -> list[float]
 
 
 def peer_solution(attempt: Attempt, attempts: Sequence[Attempt], seed: int) -> str:
-    """Another try of this step that solved the same problem, drawn uniformly, or "".
+    """Another attempt of this step that solved the same problem, drawn uniformly, or "".
 
-    The peers' own texts are part of the draw's seed: another step, with other texts, draws anew.
+    The seed of the draw includes the peers' texts, so that each step draws anew.
     """
     others = (a for a in attempts if a.problem.id == attempt.problem.id and a.sample != attempt.sample)
     peers = [other.response.text for other in others if other.verdict.solved]

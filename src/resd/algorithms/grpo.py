@@ -1,4 +1,4 @@
-"""GRPO (arXiv 2402.03300): tries at one problem are compared with each other. There is no teacher."""
+"""GRPO (arXiv 2402.03300): attempts at one problem are compared with each other. There is no teacher."""
 
 from __future__ import annotations
 

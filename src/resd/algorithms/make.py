@@ -1,4 +1,4 @@
-"""From a configuration to its algorithm."""
+"""Building the algorithm that a configuration names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resd.context.updater import ContextUpdater
 
 
 def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | None) -> Algorithm:
-    """The algorithm that `config` names; where a switch is None it keeps its own default."""
+    """Build the algorithm that `config` names. Switches that are None take the algorithm's default."""
     if config.algorithm == "grpo":
         return GRPO(config.policy)
     if config.algorithm == "ace":
@@ -39,13 +39,13 @@ def make_algorithm(config: RunConfig, tokenizer: Any, context: ContextUpdater | 
 
 
 def as_sdpo_shows(context: ContextConfig) -> ContextConfig:
-    """What SDPO and its kin show a teacher unless told otherwise: a solution, or else the feedback alone."""
+    """The defaults of SDPO, SRPO and RLSD: the teacher sees a solution, or else the feedback alone."""
     own = {"use_trial": False, "drop_feedback_with_solution": True}
     return context.model_copy(update={key: v for key, v in own.items() if getattr(context, key) is None})
 
 
 def make_successor(config: RunConfig, tokenizer: Any) -> Algorithm | None:
-    """The algorithm that the run goes on with once it has switched."""
+    """Build the algorithm that the run uses after its switch."""
     if config.switch.to is None:
         return None
     return make_algorithm(config.model_copy(update={"algorithm": config.switch.to}), tokenizer, None)

@@ -17,9 +17,9 @@ from resd.records import Attempt, TrainingExample
 
 @dataclass(frozen=True)
 class RESD:
-    """Distils failures, and successes against their own text unless `distill_successes` is off.
+    """Distils failures and, unless `distill_successes` is off, successes against their own text.
 
-    `taught` gives the playbook entries for a problem id, as this step's curation left them.
+    `taught` returns the playbook entries for a problem id, after this step's curation.
     """
 
     composer: TeacherPromptComposer
@@ -47,7 +47,7 @@ class RESD:
         return training_examples(attempts, prompts, weights=weights)
 
     def _failure(self, attempt: Attempt, context: ContextUpdate) -> TeacherPrompt | None:
-        """The solution is a peer's of this step, or one kept from an earlier step, or none."""
+        """Show a peer's solution from this step, or one kept from an earlier step, if there is any."""
         return self.composer.compose(
             attempt.problem,
             entries=self.taught(attempt.problem.id),

@@ -1,4 +1,4 @@
-"""RLSD (arXiv 2604.03128): GRPO's advantages say which way, a teacher how far, token by token."""
+"""RLSD (arXiv 2604.03128): GRPO's advantages give the direction, a teacher the magnitude per token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resd.records import Attempt, TrainingExample
 
 @dataclass(frozen=True)
 class RLSD:
-    """A try that the teacher can be shown nothing of has GRPO's advantage alone. `seed` draws the peers."""
+    """An attempt without a teacher prompt uses GRPO's advantage alone. `seed` draws the peers."""
 
     composer: TeacherPromptComposer
     policy: PolicyConfig

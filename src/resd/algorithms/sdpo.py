@@ -1,6 +1,6 @@
 """SDPO (arXiv 2601.20802): the teacher sees a peer's solution, or else the feedback.
 
-No reflection, no playbook, and nothing is kept from one step to the next.
+There is no reflection and no playbook, and nothing is kept between steps.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SDPO:
 def peer_prompt(
     composer: TeacherPromptComposer, attempt: Attempt, attempts: Sequence[Attempt], seed: int
 ) -> TeacherPrompt | None:
-    """What the teacher is shown of a failure, or of a success that has a peer; None for a lone success."""
+    """The teacher prompt of a failure, or of a success that has a peer; None for a lone success."""
     solution = peer_solution(attempt, attempts, seed)
     if attempt.verdict.solved:
         return composer.compose(attempt.problem, solution=solution) if solution else None

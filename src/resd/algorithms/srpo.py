@@ -1,4 +1,4 @@
-"""SRPO (arXiv 2604.02288): failures are distilled as in SDPO, other tries learn from GRPO's advantages."""
+"""SRPO (arXiv 2604.02288): failures are distilled as in SDPO; other attempts use GRPO's advantages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resd.records import Attempt, TrainingExample
 
 @dataclass(frozen=True)
 class SRPO:
-    """A failure that the teacher can be shown nothing of keeps its advantage. `seed` draws the peers."""
+    """A failure without a teacher prompt keeps its advantage. `seed` draws the peers."""
 
     composer: TeacherPromptComposer
     distillation: DistillationConfig
@@ -39,7 +39,7 @@ class SRPO:
     def examples(
         self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None]
     ) -> list[TrainingExample]:
-        """Distilled failures have advantage 0, yet the others are compared with them."""
+        """Distilled failures get advantage 0, but still count in the baseline of the others."""
         compared = advantages(attempts, self.policy)
         routed = [0.0 if prompt else value for prompt, value in zip(prompts, compared, strict=True)]
         weights = sample_weights(attempts, self.distillation, rebalance=False)

@@ -1,4 +1,4 @@
-"""What the rest of the program must know of an algorithm before it is made. No torch here."""
+"""What the rest of the program must know about an algorithm before it is built. No torch here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 
 class Traits(NamedTuple):
-    """`keeps_playbook`: it has a context engine. `compares_tries`: it needs several tries at each problem.
+    """`keeps_playbook`: it has a context engine. `compares_tries`: it needs several attempts per problem.
 
-    `distils_failures`: it learns before anything has succeeded, as self-distillation at test time must.
+    `distils_failures`: it learns before anything succeeds, as self-distillation at test time must.
     """
 
     keeps_playbook: bool = False

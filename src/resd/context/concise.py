@@ -1,4 +1,4 @@
-"""CONCISE: which entries a playbook gives up (arXiv 2605.12741, appendix D), as pure functions."""
+"""CONCISE: which entries to remove from a playbook (arXiv 2605.12741, appendix D), as pure functions."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def removals(
 ) -> tuple[str, ...]:
     """Ids to remove, in the order of the entries.
 
-    `reset` removes all. The others remove what did no more good than harm and what stayed unused, then,
-    when more than `budget` entries are left, an excess: `prioritized` a random one, of proven entries first
-    (the young have not had their chance yet); `staleness` those unused for longest, ties at random.
-    What measured credit has decided goes before votes: a proven entry stays, unless there is an excess of
-    those. Randomness depends on `update_count` alone.
+    `reset` removes all. The other methods remove entries tagged harmful at least as often as helpful, and
+    entries left unused. If more than `budget` remain, they also remove the excess: `prioritized` at random,
+    tagged entries first (the others have not had their chance yet); `staleness` the longest unused, ties at
+    random. Measured credit overrides tags: an entry that it proves stays unless such entries alone exceed
+    the budget. Randomness depends on `update_count` alone.
     """
     if method == "reset":
         return tuple(entry.id for entry in entries)

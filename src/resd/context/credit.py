@@ -1,15 +1,15 @@
 """Credit: what a lesson is worth, measured by the teacher's predictions instead of counted from votes.
 
 A problem that is failed and then solved while its batch is in use gives a contrast: two responses to one
-question, of which one is right. By a contrast, the credit of an entry is how much more the teacher prefers
-the solved response once its prompt shows that entry alone, in nats:
+question, one of which is right. The credit of an entry from a contrast is how much more the teacher prefers
+the solved response when its prompt shows that entry alone, in nats:
 
     log p(solved | x, entry) / p(failed | x, entry) - log p(solved | x) / p(failed | x)
 
-What any text in front of a question does to both responses cancels. A true lesson makes what the failure did
-wrong less likely, a wrong one more; a lesson on something else says nothing. The reflector's tags, which the
-paper prunes by (arXiv 2605.12741, appendix D), are opinions about the same thing: they come sooner, and they
-come from the model that may have written the lesson.
+The effect that any text before the question has on both responses cancels. A true lesson makes the failure's
+mistake less likely, a wrong one more likely; an unrelated lesson has no effect. The reflector's tags, by
+which the paper prunes (arXiv 2605.12741, appendix D), are opinions about the same thing: they come sooner,
+but from the model that may have written the lesson.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from resd.context.seeding import derive_seed
 from resd.records import Attempt, Problem
 
 Tokens = tuple[int, ...]
-# For each (prompt, response), the log-probability of the whole response by the teacher, in nats.
+# The teacher's log-probability of the whole response for each (prompt, response), in nats.
 Score = Callable[[Sequence[tuple[Tokens, Tokens]]], Sequence[float]]
 Standing = Literal["open", "proven", "refuted"]
 
-MIN_CONTRASTS = 4  # before that, nothing is decided
+MIN_CONTRASTS = 4  # with fewer, nothing is decided
 DECISIVE = 2.0  # standard errors from zero
-# Nats. Credits that agree to the last digit would make any mean decisive, however small.
+# Nats. Without a floor, credits equal to the last digit would make any mean decisive, however small.
 MIN_DEVIATION = 0.25
-MAX_CONTRASTS = 4  # of one update: the more entries can be measured by each
+MAX_CONTRASTS = 4  # per update: fewer contrasts let each measure more entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ def standing(entry: Entry) -> Standing:
 class CreditMeter:
     """Finds contrasts among the attempts at a batch, and measures entries by them.
 
-    Remembers the last failure at each problem of the batch in use. `budget` bounds how often an entry of a
-    playbook is held against a contrast in one update; each time takes two scored responses.
+    Remembers the last failure at each problem of the current batch. `budget` bounds the number of
+    (entry, contrast) measurements per playbook and update; each one scores two responses.
     """
 
     def __init__(self, builder: PromptBuilder, score: Score, budget: int, seed: int) -> None:
@@ -70,7 +70,7 @@ class CreditMeter:
         self._failed: dict[str, Tokens] = {}
 
     def contrasts(self, attempts: Sequence[Attempt], step: int) -> list[Contrast]:
-        """One for each problem that was solved now and failed now or before; a few, drawn by the step."""
+        """One per problem solved now and failed now or before; at most a few, drawn with `step` as seed."""
         now = {a.problem.id: a.response.token_ids for a in reversed(attempts) if not a.verdict.solved}
         known = {**self._failed, **now}
         solved = {a.problem.id: a for a in reversed(attempts) if a.verdict.solved}
@@ -85,9 +85,9 @@ class CreditMeter:
         return found[:MAX_CONTRASTS]
 
     def measure(self, contrasts: Sequence[Contrast], entries: Sequence[Entry]) -> dict[str, list[float]]:
-        """Credits by entry id. Undecided entries come first, those measured least before others.
+        """Credits by entry id. Undecided entries come first, the least measured before others.
 
-        Scores that are not finite measure nothing: no sum would ever recover from one.
+        Non-finite scores are skipped: no running sum would recover from one.
         """
         if not contrasts or not entries:
             return {}
@@ -111,7 +111,7 @@ class CreditMeter:
         self._failed = {id_: tuple(tokens) for id_, tokens in state.items()}
 
     def _pairs(self, contrast: Contrast, entries: Sequence[Entry]) -> list[tuple[Tokens, Tokens]]:
-        """The plain question first, then the question behind each entry; after each, solved and failed."""
+        """The bare question, then the question after each entry; each with the solved and failed response."""
         shown: list[Sequence[Entry]] = [(), *((entry,) for entry in entries)]
         prompts = [self._builder.ask(contrast.problem, alone) for alone in shown]
         return [(prompt, reply) for prompt in prompts for reply in (contrast.solved, contrast.failed)]

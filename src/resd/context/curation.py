@@ -1,4 +1,4 @@
-"""Curation: the schema of the curator's operations, and how they are read and checked."""
+"""Curation: the schema of the curator's operations, and their parsing and validation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_CONTENT = 300  # characters
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """Add `content` to the section of that name, in any spelling."""
+    """Add `content` to the section named `section`, in any spelling."""
 
     section: str
     content: str
@@ -22,7 +22,7 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Curation:
-    """The valid operations of one reply; `rejected` counts the others, degenerate content among them."""
+    """The valid operations of one reply; `rejected` counts the others, including degenerate content."""
 
     additions: tuple[Addition, ...]
     rejected: int = 0
@@ -41,7 +41,7 @@ def curation_schema() -> Schema:
 
 
 def parse_curation(text: str) -> Curation:
-    """Read a reply. Never raises: invalid operations, and those beyond the limit, are counted and skipped."""
+    """Parse a reply. Never raises: invalid operations and those beyond the limit are counted and skipped."""
     found = find_object(text, ("operations",))
     listed = found["operations"] if found else None
     if not isinstance(listed, list):

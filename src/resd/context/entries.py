@@ -1,4 +1,4 @@
-"""What a playbook holds: sections, entries, their text in prompts, and statistics. All values, no state."""
+"""The contents of a playbook: sections, entries, their prompt text, and statistics. No mutable state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAGS: tuple[Tag, ...] = ("helpful", "harmful", "neutral")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A fixed drawer of the playbook. `slug` begins the ids of its entries."""
+    """A fixed section of the playbook. The ids of its entries start with `slug`."""
 
     key: str
     slug: str
@@ -48,7 +48,7 @@ class Entry:
     harmful: int = 0
     created: int = 0
     last_used: int = 0
-    # What `credit.py` has measured: how often, the sum in nats, and the sum of squares.
+    # Measurements of `credit.py`: their count, sum in nats, and sum of squares.
     measured: int = 0
     credit: float = 0.0
     credit_squares: float = 0.0
@@ -59,11 +59,11 @@ class Entry:
 
     @property
     def outweighed(self) -> bool:
-        """It has done at least as much harm as good."""
+        """Whether it was tagged harmful at least as often as helpful."""
         return 0 < self.harmful >= self.helpful
 
     def credited(self, values: Sequence[float]) -> Entry:
-        """With these measurements booked."""
+        """A copy with these measurements added."""
         return replace(
             self,
             measured=self.measured + len(values),
@@ -84,7 +84,7 @@ class Statistics:
 
 
 def find_section(name: str) -> Section:
-    """The section meant by any spelling of its key, title, slug or leading words; else OTHERS."""
+    """Find a section by any spelling of its key, title, slug or leading words; OTHERS if none matches."""
     words = _section_words(name)
     for section in SECTIONS:
         if words and (words == _section_words(section.key)[: len(words)] or words == [section.slug]):
@@ -93,21 +93,21 @@ def find_section(name: str) -> Section:
 
 
 def one_line(text: str) -> str:
-    """All white space, line ends included, becomes single spaces; what UTF-8 cannot hold becomes "?"."""
+    """Collapse white space and line ends to single spaces; replace what UTF-8 cannot encode by "?"."""
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def dedup_key(content: str) -> str:
-    """Equal for texts that differ in white space, case, quotation marks or punctuation at the end of words.
+    """A key that ignores white space, case, quotation marks and punctuation at the end of words.
 
-    Operators stay: "use x != 0" and "use x = 0" are different lessons.
+    Operators are kept: "use x != 0" and "use x = 0" are different lessons.
     """
     words = unicodedata.normalize("NFKC", one_line(content)).casefold().split()
     return " ".join(word.lstrip(_QUOTES).rstrip(_QUOTES + ".,;:!?") or word for word in words)
 
 
 def render_entries(entries: Sequence[Entry], *, counts: bool, headers: bool) -> str:
-    """The entries as prompt text, in their own order; with headers, grouped under the sections in use.
+    """The entries as prompt text, in order; with headers, grouped by section.
 
     Empty sections are left out: the curator learns all section names from its instruction and schema, and
     seven bare headers would make an empty playbook look full.

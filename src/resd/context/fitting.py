@@ -1,4 +1,4 @@
-"""Prompts that fit: assembled, encoded, and shortened to a token budget without losing what must stay."""
+"""Assembling and encoding prompts, shortened to a token budget without losing essential parts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from resd.context.prompts.base import PromptStyle, Role, SectionName, assemble
 from resd.context.retrieval import least_relevant_first
 from resd.records import Message, Problem
 
-# What gives way, and in this order: playbook entries, then the middle of each of these texts. The
-# instruction, the question and the assistant's header never do.
+# What is cut, in this order: playbook entries, then the middle of each of these texts. The instruction, the
+# question and the assistant's header are never cut.
 CUT_ORDER: tuple[SectionName, ...] = ("playbook", "trial", "feedback", "solution", "reflection")
 CUT_MARK = "\n[...]\n"
 UNFINISHED = "[The thinking ran out of tokens before an answer. It ended with:]"
-# The share of the prompt's budget that a quoted thought may take.
+# The maximum share of the prompt's budget for quoted thinking.
 THOUGHT_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class FittedPrompt:
-    """A prompt, the entries and sections that it shows, and the sections that were shortened for it."""
+    """A prompt, the entries and sections it shows, and the sections that were shortened."""
 
     ids: tuple[int, ...]
     text: str
@@ -52,13 +52,13 @@ Encode = Callable[[_Draft], Sequence[int]]
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """Builds the prompts of one style for one tokenizer, none over `max_tokens` if cutting can help it."""
+    """Builds the prompts of one style for one tokenizer, cut to `max_tokens` where possible."""
 
     style: PromptStyle
     tokenizer: Any
     thinking: bool
     max_tokens: int
-    by_relevance: bool = False  # which entries go first: those that matter least, or the oldest
+    by_relevance: bool = False  # whether the least relevant or the oldest entries are dropped first
 
     @classmethod
     def configured(
@@ -74,7 +74,7 @@ class PromptBuilder:
         entries: Sequence[Entry] = (),
         messages: Sequence[Message] = ({"role": "user", "content": ""},),
     ) -> FittedPrompt:
-        """Assemble for `role` and put the text in place of the last user message of `messages`."""
+        """Assemble the text for `role` and replace the last user message of `messages` by it."""
         empty = "" if role == "solve" else self.style.empty_playbook
         draft = _Draft({"playbook": "" if entries else empty, **sections}, tuple(entries))
 
@@ -92,7 +92,7 @@ class PromptBuilder:
         return FittedPrompt(ids, self._text(role, draft), draft.entries, self._shown(role, draft), tuple(cut))
 
     def ask(self, problem: Problem, entries: Sequence[Entry]) -> tuple[int, ...]:
-        """The question behind those entries; as it is, if there are none, or no room for any."""
+        """The question preceded by these entries; unchanged if there are none, or no room for any."""
         if entries:
             prompt = self.build("solve", {"problem": problem.question}, entries, problem.messages)
             if prompt.entries:
@@ -100,9 +100,9 @@ class PromptBuilder:
         return encode_prompt(self.tokenizer, problem.messages, thinking=self.thinking)
 
     def answer(self, response_text: str, *, remove_thinking: bool) -> str:
-        """A response as prompts quote it: its answer, after the end of the thought unless that is removed.
+        """A response as prompts quote it: the end of its thinking, unless removed, and its answer.
 
-        An unfinished thought is all there is of its response: its end is quoted behind a remark.
+        Unfinished thinking has no answer: its end is quoted after a remark.
         """
         thought, answer = self._split(response_text)
         if not thought or (answer and remove_thinking):
@@ -111,7 +111,7 @@ class PromptBuilder:
         return f"{tail}\n\n{answer}" if answer else f"{UNFINISHED}\n{tail}"
 
     def reply(self, response_text: str) -> str:
-        """What a response says once it has thought; "" for an unfinished thought."""
+        """The text of a response after its thinking; "" if the thinking is unfinished."""
         return self._split(response_text)[1]
 
     def _split(self, response_text: str) -> tuple[str, str]:
@@ -135,7 +135,7 @@ class PromptBuilder:
         return {**draft.sections, "playbook": text}
 
     def _drop_entries(self, draft: _Draft, encode: Encode) -> _Draft:
-        """Without as many entries as it takes; without any if that is not enough."""
+        """Drop as many entries as necessary; all of them if that is not enough."""
         order: Sequence[Entry] = draft.entries
         if self.by_relevance:
             order = least_relevant_first(order, "\n".join(draft.sections.values()))
@@ -147,7 +147,7 @@ class PromptBuilder:
         return draft.without(order[:count])
 
     def _cut_middle(self, draft: _Draft, name: SectionName, encode: Encode) -> _Draft:
-        """Without the tokens in the middle of `name` that are too many, and a few more for the mark."""
+        """Cut the excess tokens from the middle of `name`, and a few more for the ellipsis mark."""
         ids = self.tokenizer.encode(draft.sections[name], add_special_tokens=False)
         excess, margin = len(encode(draft)) - self.max_tokens, 8
         while True:

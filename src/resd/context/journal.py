@@ -1,4 +1,4 @@
-"""The playbook's journal on disk: JSON Lines, one change a line, a line being complete with its newline."""
+"""The playbook's journal on disk: JSON Lines, one change per line, each terminated by a newline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Change = dict[str, Any]
 
 
 def write(path: str | Path, changes: Iterable[Change]) -> None:
-    """Write a whole journal: either the old file or the complete new one is there, never a part."""
+    """Write a whole journal atomically: the file is either the old one or the complete new one."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
@@ -26,14 +26,14 @@ def write(path: str | Path, changes: Iterable[Change]) -> None:
 
 
 def append(path: str | Path, changes: Iterable[Change]) -> int:
-    """Add lines at the end; returns the file's length in bytes, to be kept with the checkpoint."""
+    """Append lines; returns the file's length in bytes, to be stored with the checkpoint."""
     with writing(f"journal {path}", RESUME), Path(path).open("ab") as file:
         file.write(_encode(changes))
         return file.tell()
 
 
 def cut(path: str | Path, length: int) -> None:
-    """Cut the journal back to the length that a checkpoint recorded. Raises ResdError if it is shorter."""
+    """Truncate the journal to the length that a checkpoint recorded. Raises ResdError if it is shorter."""
     path = Path(path)
     present = path.stat().st_size if path.exists() else 0
     if present < length:
@@ -47,7 +47,7 @@ def cut(path: str | Path, length: int) -> None:
 
 
 def read(path: str | Path) -> Iterator[tuple[int, Change]]:
-    """(line number, change) of each complete line; a last line without its newline was never finished.
+    """Yield (line number, change) for each complete line; a last line without a newline is ignored.
 
     Raises ResdError, naming file and line, for a line that is not a JSON object.
     """

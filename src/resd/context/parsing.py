@@ -1,6 +1,6 @@
-"""JSON from models: the objects that are asked for, and finding them in what was written.
+"""JSON from models: schemas of the requested objects, and finding these objects in replies.
 
-Reading never raises, whatever the text.
+Parsing never raises, whatever the text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _DECODER = json.JSONDecoder()
-# Junk of nested braces would make the scan quadratic; a reply that needs more tries than this is junk.
+# Nested braces would make the scan quadratic; a reply that needs more attempts than this is garbage.
 _MAX_SCANS = 64
 
 

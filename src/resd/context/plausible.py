@@ -1,8 +1,8 @@
-"""Whether a text says anything: a guard against what a model writes when it has come apart.
+"""Detecting degenerate text: a guard against the output of a model that has collapsed.
 
-A role that is never trained can decay while another one is. The grammar keeps its replies in their JSON form,
-around texts such as `s0s0s1s0s0`, and in the playbook these would condition every later prompt. The measures
-are of form alone, in any script: what is wrong but worded passes.
+A role that is never trained can degrade while another one is trained. The grammar keeps its replies valid
+JSON around texts such as `s0s0s1s0s0`, which in the playbook would condition every later prompt. The checks
+look at form alone, in any script: text that is wrong but made of words passes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ENDLESS = re.compile(r"[A-Za-z0-9]{61}")
 _STUTTER = re.compile(r"((\S)(?!\2)\S{1,7}?)\1{2,}")
 _MAX_STUTTER_SHARE = 0.3
 _GRAM = 4  # characters
-_WINDOW = 200  # characters: a reply that begins well and then repeats itself has one that gives it away
+_WINDOW = 200  # characters: a reply that starts well and then repeats itself has a repetitive window
 _MIN_WINDOW = 24
 # The share of different 4-grams in a window: 0.9 in English, 0.3 and more in code, 0.02 to 0.2 in loops.
 _MIN_VARIETY = 0.25
@@ -29,8 +29,8 @@ _MAX_TOKEN_SHARE = 0.6
 
 
 def is_degenerate(text: str) -> bool:
-    """Whether a text has no word, an endless one, or little but repetition. An empty text is no such text."""
-    text = one_line(text)  # indentation is no repetition
+    """Whether a text has no word, an endless word, or little but repetition. False for an empty text."""
+    text = one_line(text)  # indentation is not repetition
     if not text:
         return False
     if not _WORD.search(text) or _ENDLESS.search(text):
@@ -55,7 +55,7 @@ def _loops(text: str) -> bool:
 
 
 def _windows(text: str) -> Iterator[str]:
-    """Stretches of equal length; the last one overlaps the one before it. None of a short text."""
+    """Stretches of equal length; the last one overlaps the one before it. A short text has none."""
     if len(text) >= _MIN_WINDOW:
         for start in range(0, len(text), _WINDOW):
             yield text[max(0, min(start, len(text) - _WINDOW)) :][:_WINDOW]

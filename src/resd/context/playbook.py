@@ -1,7 +1,7 @@
-"""The playbook: lessons with stable ids in a stable order, changed only by journalled changes.
+"""The playbook: lessons with stable ids in a stable order, modified only by journalled changes.
 
-Ids only grow and are never used again, and entries keep their order of arrival: readers of a playbook rely
-on both (re-ordering alone took prototype runs from .9 to .2 success).
+Ids only grow and are never reused, and entries keep their order of arrival: readers of a playbook rely on
+both (re-ordering alone took prototype runs from .9 to .2 success).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from resd.records import ResdError
 
 __all__ = ["Entry", "Playbook", "load_playbooks"]
 
-REFUTED = "refuted"  # how an entry was removed that is not to come back
+REFUTED = "refuted"  # reason of removal for entries that must not come back
 
 
 class Playbook:
-    """Entries by id. Every change goes through `_commit`, so that replaying the journal gives equal state."""
+    """Entries by id. Every change goes through `_commit`, so replaying the journal restores the state."""
 
     def __init__(self) -> None:
         self.next_number = 1
@@ -46,7 +46,7 @@ class Playbook:
 
     @classmethod
     def load(cls, path: str | Path) -> Playbook:
-        """Replay a journal. Raises ResdError, naming file and line, where it cannot be replayed."""
+        """Replay a journal. Raises ResdError, naming file and line, if it cannot be replayed."""
         playbooks = load_playbooks(path)
         if set(playbooks) - {""}:
             raise ResdError(f"journal {path}: holds one playbook per problem; read it with load_playbooks")
@@ -54,25 +54,25 @@ class Playbook:
 
     @classmethod
     def from_state(cls, state: Change) -> Playbook:
-        """The playbook that `state` described; its history counts as written."""
+        """Restore a playbook from `state`; its history counts as already written."""
         playbook = cls()
         playbook._commit({"op": "state", **state})
         return playbook
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """In order of arrival."""
+        """The entries in order of arrival."""
         return tuple(self._entries.values())
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def find(self, content: str) -> str | None:
-        """The id of the entry that says this verbatim, but for white space, case and punctuation."""
+        """The id of the entry with this content, up to white space, case and punctuation."""
         return self._ids.get(dedup_key(content))
 
     def add(self, section: str, content: str) -> str:
-        """Add a lesson on one line and return its id; a verbatim duplicate returns the id it merges with.
+        """Add a lesson as one line and return its id; for a duplicate, the id that it merges with.
 
         Raises ValueError for blank content.
         """
@@ -88,7 +88,7 @@ class Playbook:
         return entry_id
 
     def tag(self, entry_id: object, tag: object) -> bool:
-        """Count a judgement of an entry; False, and no change, for an unknown id or tag."""
+        """Count a tag on an entry. Returns False and changes nothing if the id or tag is unknown."""
         if not isinstance(entry_id, str) or entry_id not in self._entries or tag not in TAGS:
             return False
         if tag != "neutral":
@@ -96,22 +96,22 @@ class Playbook:
         return True
 
     def credit(self, entry_id: str, values: Sequence[float]) -> None:
-        """Book measured credit, in nats. Raises KeyError for an unknown id."""
+        """Add measured credit, in nats. Raises KeyError for an unknown id."""
         self._commit({"op": "credit", "id": entry_id, "values": list(values)})
 
     def refute(self) -> tuple[str, ...]:
-        """Remove entries whose credit is decisively negative, for good; returns the removed ids."""
+        """Permanently remove entries with decisively negative credit; returns the removed ids."""
         removed = tuple(entry.id for entry in self.entries if standing(entry) == "refuted")
         if removed:
             self._commit({"op": "remove", "ids": list(removed), "method": REFUTED})
         return removed
 
     def was_refuted(self, content: str) -> bool:
-        """Whether a lesson that says this verbatim was removed for its credit."""
+        """Whether a lesson with this content was removed for its credit."""
         return dedup_key(content) in self._refuted
 
     def concise(self, method: concise.Method, budget: int | None) -> tuple[str, ...]:
-        """Remove what `concise.removals` chooses; returns the removed ids."""
+        """Remove the entries that `concise.removals` chooses; returns the removed ids."""
         removed = concise.removals(self.entries, method, self.update_count, budget)
         if removed:
             self._commit({"op": "remove", "ids": list(removed), "method": method})
@@ -129,7 +129,7 @@ class Playbook:
         return statistics(self.entries)
 
     def state(self) -> Change:
-        """Everything, as JSON-able data."""
+        """The whole state, as JSON-serializable data."""
         return {
             "next_number": self.next_number,
             "update_count": self.update_count,
@@ -139,11 +139,11 @@ class Playbook:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the journal, atomically: all changes, or the state first if earlier ones were drained."""
+        """Write the journal atomically: all changes, or the state first if earlier ones were drained."""
         journal.write(path, self._changes)
 
     def drain(self) -> list[Change]:
-        """The changes since the last drain, for a journal that is appended to as the run goes."""
+        """The changes since the last drain, to append to the run's journal."""
         skip = 1 if self._changes and self._changes[0]["op"] == "state" else 0
         drained = self._changes[skip:]
         if drained:
@@ -178,7 +178,7 @@ class Playbook:
         self.next_number += 1
 
     def _apply_merge(self, change: Change) -> None:
-        self._entries[change["id"]]  # the entry must be there
+        self._entries[change["id"]]  # raises KeyError if the entry is missing
         self.merged += 1
 
     def _apply_tag(self, change: Change) -> None:
@@ -225,7 +225,7 @@ class Playbook:
 
 
 def load_playbooks(path: str | Path) -> dict[str, Playbook]:
-    """All playbooks of a run's journal by problem id; "" is the global one. Raises ResdError as `load`."""
+    """All playbooks of a run's journal by problem id; "" is the global one. Raises ResdError like `load`."""
     playbooks: dict[str, Playbook] = {}
     for number, change in journal.read(path):
         name: Any = change.pop("playbook", "")

@@ -1,7 +1,7 @@
-"""Reflections on failures and tags on successes: the schemas of the replies, and how they are read.
+"""Reflections on failures and tags on successes: the schemas of the replies, and their parsing.
 
-A reflection has four keys: `error`, `fix`, `lessons` and `tags`. Replies are decoded under the schema, so
-the tolerant parsing is for engines that cannot constrain, and for replies that ran out of tokens.
+A reflection has four keys: `error`, `fix`, `lessons` and `tags`. Replies are constrained by the schema, so
+tolerant parsing is only needed for engines that cannot constrain and for replies that ran out of tokens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TAG_PAIR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Judgements by entry id, the last one per id. `unknown` counts those of no known entry or kind."""
+    """Tags by entry id, the last one per id. `unknown` counts tags of an unknown entry or kind."""
 
     by_id: Mapping[str, Tag] = field(default_factory=dict)
     unknown: int = 0
@@ -39,9 +39,9 @@ class Tags:
 
 @dataclass(frozen=True, slots=True)
 class Reflection:
-    """What the model said of one failure. `raw` is the reply without thinking.
+    """The model's reflection on one failure. `raw` is the reply without thinking.
 
-    `lessons_rejected` counts the degenerate ones, which are not among `lessons`.
+    `lessons_rejected` counts degenerate lessons, which are excluded from `lessons`.
     """
 
     error: str
@@ -53,7 +53,7 @@ class Reflection:
     lessons_rejected: int = 0
 
 
-# What remains of a degenerate reply: nothing to show to the teacher or the curator, and no judgement.
+# What remains of a degenerate reply: nothing to show to the teacher or the curator, and no tags.
 _NOTHING = Reflection("", "", (), Tags(parsed=False), "", parsed=False)
 
 
@@ -75,9 +75,9 @@ def reflection_schema(
 
 
 def parse_reflection(text: str, entry_ids: Collection[str]) -> Reflection:
-    """Read a reply. Never raises; without JSON only the raw text and the tags that can be found remain.
+    """Parse a reply. Never raises; without JSON, only the raw text and any tags found in it are kept.
 
-    Of a degenerate reply (its error, its fix, or the whole text if it is no JSON) nothing remains.
+    Nothing is kept of a degenerate reply (its error, its fix, or the whole text if it is not JSON).
     """
     raw = strip_thinking(text)
     tags = parse_tags(text, entry_ids)
@@ -93,7 +93,7 @@ def parse_reflection(text: str, entry_ids: Collection[str]) -> Reflection:
 
 
 def parse_tags(text: str, entry_ids: Collection[str]) -> Tags:
-    """Read the tags of a reply; from pairs of id and tag in the text if it is not JSON. Never raises."""
+    """Parse the tags of a reply, from (id, tag) pairs in the text if it is not JSON. Never raises."""
     found = find_object(text, ("tags",))
     if found is None:
         return _tags(_pairs_in(strip_thinking(text)), entry_ids, parsed=False)
@@ -103,7 +103,7 @@ def parse_tags(text: str, entry_ids: Collection[str]) -> Tags:
 
 
 def render_reflection(reflection: Reflection) -> str:
-    """The reflection as the teacher and the curator read it; the raw reply if it could not be parsed."""
+    """The reflection as the teacher and the curator see it; the raw reply if it could not be parsed."""
     if not reflection.parsed:
         return reflection.raw
     if not (reflection.error or reflection.fix or reflection.lessons):

@@ -1,8 +1,8 @@
-"""Which entries matter for a problem, when not all of them fit.
+"""Ranking entries by relevance to a problem, when not all of them fit.
 
-By words, without a model: an entry is worth the rarity of the words that it shares with the rest of the
-prompt (inverse document frequency, the document being an entry). Among entries that share none, those that
-have done most good come first, then the newest.
+Lexical, without a model: an entry's score is the summed inverse document frequency of the words it shares
+with the rest of the prompt, each entry being a document. Entries that share no words are ranked by how much
+good they have done, then by age, newest first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WORD = re.compile(r"\w+")
 
 
 def least_relevant_first(entries: Sequence[Entry], text: str) -> list[Entry]:
-    """The entries in the order in which a prompt that holds `text` can do without them."""
+    """The entries, least relevant to a prompt that contains `text` first."""
     words = {entry.id: words_of(entry.content) for entry in entries}
     frequency = Counter(word for found in words.values() for word in found)
     present = words_of(text)
@@ -33,5 +33,5 @@ def least_relevant_first(entries: Sequence[Entry], text: str) -> list[Entry]:
 
 
 def words_of(text: str) -> frozenset[str]:
-    """Its words, without case."""
+    """The set of words of a text, case-folded."""
     return frozenset(_WORD.findall(text.casefold()))

@@ -29,11 +29,11 @@ class Ask:
 
     @property
     def entry_ids(self) -> tuple[str, ...]:
-        """The entries that the prompt shows, the only ones that the reply can mean."""
+        """The entries that the prompt shows, the only ones that the reply can refer to."""
         return tuple(entry.id for entry in self.prompt.entries)
 
     def record(self, response: Response) -> dict[str, Any]:
-        """For the run's JSON Lines."""
+        """One row of the run's JSON Lines."""
         return {
             "role": self.role,
             "key": self.attempt.key,
@@ -47,7 +47,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Asker:
-    """Writes the requests of one step; the seed of each depends on the step, the attempt and the role."""
+    """Builds the requests of one step; the seed of each depends on the step, the attempt and the role."""
 
     config: ContextConfig
     builder: PromptBuilder
@@ -55,7 +55,7 @@ class Asker:
     step: int
 
     def reflect(self, attempt: Attempt, entries: Sequence[Entry]) -> Ask:
-        """What went wrong in a failed attempt?"""
+        """Ask what went wrong in a failed attempt."""
         sections: Sections = {
             "problem": attempt.problem.question,
             "trial": self._trial(attempt, with_thinking=self.config.reflect_on_thinking),
@@ -66,14 +66,14 @@ class Asker:
         return self._ask("reflect", attempt, prompt, schema, self.config.max_reflection_tokens)
 
     def tag(self, attempt: Attempt, entries: Sequence[Entry]) -> Ask:
-        """Which entries served a successful attempt?"""
+        """Ask which entries helped a successful attempt."""
         sections: Sections = {"problem": attempt.problem.question, "trial": self._trial(attempt)}
         prompt = self.builder.build("tag", sections, entries)
         schema = tags_schema([entry.id for entry in prompt.entries])
         return self._ask("tag", attempt, prompt, schema, self.config.max_reflection_tokens)
 
     def curate(self, attempt: Attempt, reflection: Reflection, entries: Sequence[Entry]) -> Ask:
-        """What should the playbook take from a reflection?"""
+        """Ask what the playbook should take from a reflection."""
         sections: Sections = {
             "statistics": render_statistics(statistics(entries)),
             "problem": attempt.problem.question,

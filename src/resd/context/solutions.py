@@ -1,4 +1,4 @@
-"""Demonstrations: successful responses that a failed attempt can be shown."""
+"""Demonstrations: successful responses to show for a failed attempt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SolutionBuffer:
         return len(self._texts)
 
     def get(self, problem_id: str) -> str:
-        """The kept response; "" if the problem was never solved."""
+        """The stored response; "" if the problem was never solved."""
         return self._texts.get(problem_id, "")
 
     def record(self, attempts: Sequence[Attempt]) -> None:
@@ -37,8 +37,8 @@ class SolutionBuffer:
 def demonstrations(
     attempts: Sequence[Attempt], buffer: SolutionBuffer | None, seed: int, step: int
 ) -> dict[str, str]:
-    """The response to show, by attempt key: its own if it succeeded, else a peer's of this step, else the
-    buffer's, else "". Peers are drawn uniformly: the first would favour short responses.
+    """The response to show, by attempt key: its own if it succeeded, else a peer's from this step, else the
+    buffer's, else "". Peers are drawn uniformly: taking the first would favour short responses.
     """
     successes = _successes(attempts)
     shown = {}

@@ -1,4 +1,4 @@
-"""What the teacher is shown of an attempt: the model's own question again, with what came of it."""
+"""Teacher prompts: the question of an attempt again, with privileged information about its outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TeacherPrompt:
 
 @dataclass(frozen=True)
 class TeacherPromptComposer:
-    """Composes teacher prompts as the switches of `config` say."""
+    """Composes teacher prompts according to the switches of `config`."""
 
     config: ContextConfig
     style: PromptStyle
@@ -44,9 +44,9 @@ class TeacherPromptComposer:
         reflection: Reflection | None = None,
         solution: str = "",
     ) -> TeacherPrompt | None:
-        """The prompt, or None when it would be no more than the question.
+        """The prompt, or None if it would add nothing to the question.
 
-        `entries` are of the playbook; `trial` and `solution` are texts as generated, thinking and all.
+        `entries` are playbook entries; `trial` and `solution` are generated texts, including thinking.
         """
         sections = self._sections(problem, trial, feedback, reflection, solution)
         shown = entries if self.config.use_playbook else ()

@@ -23,7 +23,7 @@ from resd.context.waves import CurationQueue
 from resd.generation.engine import GenerationEngine, generate
 from resd.records import Attempt, Problem, ResdError
 
-# Always reported, also when zero.
+# Always reported, even when zero.
 _COUNTS = (
     "playbook/removed",
     "playbook/refuted",
@@ -45,10 +45,10 @@ _COUNTS = (
 
 @dataclass(frozen=True, slots=True)
 class ContextUpdate:
-    """What a step has learned in words.
+    """The result of one context update.
 
-    `reflections` (failures only) and `solutions` (texts of responses, "" for none) are by attempt key.
-    `records` hold every prompt and reply.
+    `reflections` (failures only) and `solutions` (response texts, "" for none) are keyed by attempt.
+    `records` contain every prompt and reply.
     """
 
     reflections: Mapping[str, Reflection]
@@ -59,12 +59,12 @@ class ContextUpdate:
 
 @dataclass
 class _Step:
-    """What one update gathers as it goes."""
+    """The working state of one update."""
 
     attempts: Sequence[Attempt]
     number: int
     asker: Asker
-    playbooks: Sequence[Playbook]  # those that this step's problems use
+    playbooks: Sequence[Playbook]  # the playbooks of this step's problems
     counts: Counter[str] = field(default_factory=Counter)
     records: list[dict[str, Any]] = field(default_factory=list)
     reflections: dict[str, Reflection] = field(default_factory=dict)
@@ -97,28 +97,28 @@ class ContextUpdater:
             assert score is not None, "measured credit needs the teacher's scores"
             self._meter = CreditMeter(self._builder, score, config.credit_budget, seed)
         self._playbooks: dict[str, Playbook] = {}
-        self._snapshots: dict[str, tuple[Entry, ...]] = {}  # what the student is shown
+        self._snapshots: dict[str, tuple[Entry, ...]] = {}  # shown to the student
 
     def playbook_for(self, problem_id: str) -> Playbook:
-        """The playbook that serves this problem; empty at first."""
+        """The playbook of this problem; empty at first."""
         return self._playbooks.setdefault(self._name(problem_id), Playbook())
 
     def taught(self, problem_id: str) -> tuple[Entry, ...]:
-        """The entries that the teacher of this problem is shown."""
+        """The entries shown to the teacher for this problem."""
         entries = self.playbook_for(problem_id).entries
         if self.config.probation == "shown":
             return entries
         return tuple(entry for entry in entries if standing(entry) == "proven")
 
     def rollout_prompt(self, problem: Problem) -> tuple[int, ...]:
-        """What a training rollout is asked: the question, behind the snapshot of its playbook if it has one.
+        """The prompt of a training rollout: the question, preceded by the playbook snapshot if there is one.
 
-        Worded as for the teacher. The problem stays as it is: no other role sees this prompt.
+        Worded as for the teacher. The problem itself is unchanged: no other role sees this prompt.
         """
         return self._builder.ask(problem, self._snapshots.get(self._name(problem.id), ()))
 
     def held_out_prompt(self, problem: Problem) -> tuple[int, ...]:
-        """Likewise, what a held-out rollout is asked: behind the playbook as the teacher is shown it now."""
+        """The prompt of a held-out rollout: the question, preceded by the playbook as the teacher sees it."""
         return self._builder.ask(problem, self.taught(problem.id))
 
     def update(self, attempts: Sequence[Attempt], step: int) -> ContextUpdate:
@@ -150,7 +150,7 @@ class ContextUpdater:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able: playbooks, their snapshots, the solution buffer, and which wording made them."""
+        """JSON-serializable: playbooks, snapshots, solution buffer, and the wording that produced them."""
         return {
             "playbooks": {name: playbook.state() for name, playbook in self._playbooks.items()},
             "snapshots": {name: list(map(asdict, entries)) for name, entries in self._snapshots.items()},
@@ -160,11 +160,11 @@ class ContextUpdater:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises ResdError for a state that another wording made: the run would not go on as it began."""
+        """Raises ResdError if the state was made with another wording: the run would change midway."""
         if state.get("prompts", self.style.fingerprint()) != self.style.fingerprint():
             source = f"context.prompts {self.config.prompts}" if self.config.prompts else "context.style"
             raise ResdError(
-                f"{source}: the words are not those that the run began with; restore them to resume, "
+                f"{source}: the wording differs from the one the run started with; restore it to resume, "
                 "or choose another output"
             )
         snapshots = state.get("snapshots", {})  # older states have none
@@ -196,7 +196,7 @@ class ContextUpdater:
             run.counts["playbook/removed"] += len(removed)
 
     def _measure(self, run: _Step) -> None:
-        """Hold entries against what this step solved, and give up those that are refuted."""
+        """Measure entries by this step's contrasts, and remove the refuted ones."""
         if self._meter is None:
             return
         contrasts = self._meter.contrasts(run.attempts, run.number)
@@ -208,7 +208,7 @@ class ContextUpdater:
             run.counts["playbook/refuted"] += len(playbook.refute())
 
     def _reflect_and_tag(self, run: _Step) -> None:
-        """One wave, all of it against the playbook as it is; then the tags, in the order of the attempts."""
+        """Reflect in one wave against the current playbook; then apply tags in the order of the attempts."""
         failures = [attempt for attempt in run.attempts if not attempt.verdict.solved]
         successes = [attempt for attempt in run.attempts if attempt.verdict.solved]
         entries = {id(playbook): playbook.entries for playbook in run.playbooks}
@@ -270,7 +270,7 @@ class ContextUpdater:
                 playbook.add(addition.section, addition.content)
 
     def _generate(self, run: _Step, asks: Sequence[Ask]) -> list[tuple[Ask, str]]:
-        """Ask all at once; each ask with the reply that follows its thinking."""
+        """Ask all at once; return each ask with its reply, thinking removed."""
         if not asks:
             return []
         responses = generate(self.engine, [ask.request for ask in asks])
@@ -282,7 +282,7 @@ class ContextUpdater:
         return [(ask, self._builder.reply(r.text)) for ask, r in zip(asks, responses, strict=True)]
 
     def _chosen(self, attempts: Sequence[Attempt]) -> Sequence[Attempt]:
-        """All of them, or the first of each problem."""
+        """All attempts, or the first of each problem."""
         if not self.config.one_curation_per_problem:
             return attempts
         first: dict[str, Attempt] = {}

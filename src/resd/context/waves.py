@@ -1,7 +1,7 @@
-"""In which order, and how many at a time, reflections go to the curator.
+"""The order and batch size in which reflections go to the curator.
 
 Curating all of a step's reflections against one snapshot writes the same lesson many times. So they go in
-small waves, each of which sees what the earlier ones added; while a playbook is small, one at a time.
+small waves, each of which sees what earlier waves added; one at a time while the playbook is small.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Reflected = tuple[Attempt, Reflection]
 
 
 class CurationQueue:
-    """The reflections that wait for the curator of one playbook.
+    """The reflections waiting for the curator of one playbook.
 
-    `skipped` counts those that had nothing to add: no text, or only lessons that the playbook holds verbatim.
+    `skipped` counts those with nothing to add: no text, or only lessons already in the playbook verbatim.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class CurationQueue:
         self._left = len(self._waiting) if config.max_curations is None else config.max_curations
 
     def next_wave(self) -> list[Reflected]:
-        """The next reflections, those with the largest share of new lessons first; [] at the end."""
+        """The next reflections, largest share of new lessons first; [] at the end."""
         useful = [item for item in self._waiting if self._adds_something(item[1])]
         self.skipped += len(self._waiting) - len(useful)
         useful.sort(key=lambda item: self._known_share(item[1]))
@@ -55,7 +55,7 @@ class CurationQueue:
         return bool(render_reflection(reflection))
 
     def _known_share(self, reflection: Reflection) -> float:
-        """Share of the lessons that the playbook holds; 1 without lessons (prose goes last)."""
+        """The share of lessons already in the playbook; 1 without lessons, so that prose goes last."""
         lessons = reflection.lessons
         known = sum(self.playbook.find(lesson) is not None for lesson in lessons)
         return known / len(lessons) if lessons else 1.0

@@ -1,6 +1,6 @@
-"""Memory by part and time by phase of a run, from the model's shape and the hardware: arithmetic, no torch.
+"""A run's memory by part and time by phase, computed from model shape and hardware, without torch.
 
-Constants that mirror the program's are checked against it by the tests; the others say where they are from.
+Constants that mirror the program's are checked against it by tests; the others state their origin.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ TILES_PER_PRODUCT = {"cuda": 4, "cpu": 1}
 MAX_BATCH = {"cpu": 64, "cuda": 512}  # training.setup: requests decoded at once
 CACHE_BYTES = 4 << 30  # generation.decoder: keys and values of one batch
 PREFILL_TOKENS = 16384  # generation.forward: prompt tokens of one forward
-LARGE = 200_000_000  # learner.learner: parameters from which on a GPU computes layers again
+LARGE = 200_000_000  # learner.learner: parameters from which on a GPU recomputes layers
 
-# --- measured, or reasoned
+# --- measured, or estimated
 # The driver's context and the libraries' buffers on a GPU, the interpreter and torch on a CPU: about 0.6 GiB.
 BASE_BYTES = 1 << 30
 # Gradients of an MLP's three intermediate results live at once while a layer goes backward.
 TRANSIENT = 3
-# Of what a prefill may see, for each of its tokens and columns: twice as a boolean, once in bfloat16.
+# Bytes of a prefill's mask, per token and column: twice as a boolean, once in bfloat16.
 MASK_BYTES = 4
-# The loss takes this times its four matrix products: 126 ms for 93.5 ms of them on an H200.
+# Time of the loss relative to its four matrix products: 126 ms for 93.5 ms on an H200.
 LOSS_FACTOR = 1.35
-# The rate of layers over that of large products: attention, and sums and products by element in float32. With
+# The rate of layers relative to large products, because of attention and elementwise float32 operations. With
 # four billion parameters an H200 scored 147,000 tokens in rows of 37,000 in 5.8 s, and trained on 90,000 in
 # rows of 23,000 in 13.2 s. On a CPU the rate itself was measured on layers.
 LAYER_RATE = {"cuda": 0.66, "cpu": 1.0}
-# What a layer keeps is written once, read again at least once, and its gradient as often. On a CPU the caches
-# hold most of it.
+# A layer's activations are written once and read at least once, and so are their gradients. On a CPU the
+# caches hold most of them.
 TRAFFIC = {"cuda": 4, "cpu": 0}
 # Bytes moved per parameter by one step: norm 4, clipping 8, AdamW 28, EMA 12, the decoder's copy 6.
 STEP_BYTES = 58
-# A layer in the library's forward starts about three times the operations of one in the lean decoding step.
+# A layer in the library's forward launches about three times the operations of the lean decoding step.
 EAGER = 3
-# Sampling and bookkeeping of one decoding step, as so many layers.
+# Sampling and bookkeeping of one decoding step, in units of layers.
 SAMPLING_LAYERS = 4
-# vLLM: sequences at once, its default. A step takes so long beside reading weights and cache, and so much for
-# each row: 5,900 tokens a second with 32 rows and 14,500 with 256, Qwen3-4B on one H200.
+# vLLM: its default number of concurrent sequences, and the overhead of a step beside reading weights and
+# cache, constant and per row: 5,900 tokens a second with 32 rows and 14,500 with 256, Qwen3-4B on one H200.
 VLLM_ROWS = 256
 VLLM_STEP, VLLM_ROW = 1.9e-3, 42e-6
 VLLM_CPU_CACHE = 1 << 30  # generation.vllm_runtime: on a CPU, whatever the share
@@ -53,10 +53,10 @@ VLLM_CPU_CACHE = 1 << 30  # generation.vllm_runtime: on a CPU, whatever the shar
 
 @dataclass(frozen=True)
 class Workload:
-    """What an update and an evaluation consist of. Lengths are tokens.
+    """The work of an update and an evaluation. Lengths are in tokens.
 
-    `reply` is the mean of a rollout, `longest` the one that its batch waits for. Without a teacher
-    `teacher_prompt` is 0; without a context engine `reflections` and `curations` are.
+    `reply` is the mean rollout length, `longest` the maximum, which its batch waits for. `teacher_prompt` is
+    0 without a teacher; `reflections` and `curations` are 0 without a context engine.
     """
 
     attempts: int
@@ -77,20 +77,20 @@ class Workload:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the configuration says of memory. `checkpointing` None is the learner's default."""
+    """Settings that affect memory. `checkpointing` None is the learner's default."""
 
     teacher_copy: bool
-    decoders: int = 1  # engines: each keeps a copy where it decodes in another dtype
-    vllm: float | None = None  # its share of a GPU while it is awake; None: the embedded decoder
-    bfloat16: bool | None = None  # compute dtype; None: where it is native
+    decoders: int = 1  # engines: each keeps a copy if it decodes in another dtype
+    vllm: float | None = None  # its share of a GPU while awake; None: the embedded decoder
+    bfloat16: bool | None = None  # compute dtype; None: if native
     checkpointing: bool | None = None
-    offload: bool = False  # moments, and an idle teacher, are on the host while replies are decoded
+    offload: bool = False  # moments and an idle teacher are on the host during generation
     measured: bool = False  # credit: the teacher scores while an engine is awake
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What `workload` takes of `hardware`, with a model of this shape that is trained whole."""
+    """Memory and time of `workload` on `hardware`, training all weights of a model of this shape."""
 
     shape: ModelShape
     hardware: Hardware
@@ -101,7 +101,7 @@ class Forecast:
 
     @cached_property
     def standing(self) -> Mapping[str, int]:
-        """What is there all the time, whatever the lengths. AdamW's two moments and all else are float32."""
+        """Memory held all the time, independent of lengths: all float32, including AdamW's two moments."""
         count = self.shape.parameters
         return {
             "weights": 4 * count,
@@ -112,7 +112,7 @@ class Forecast:
 
     @cached_property
     def generating(self) -> Mapping[str, int]:
-        """What is added while replies are decoded."""
+        """Additional memory during generation."""
         if self.choices.vllm is not None and self.hardware.device == "cuda":
             return {
                 "decoder": self._decoder_copies,
@@ -131,7 +131,7 @@ class Forecast:
 
     @cached_property
     def updating(self) -> Mapping[str, int]:
-        """What is added while weights are learned."""
+        """Additional memory during weight updates."""
         copies = 2 * self.shape.body(self.shape.experts) if self.bfloat16 else 0
         return {
             "gradients": 4 * self.shape.parameters,
@@ -141,18 +141,18 @@ class Forecast:
         }
 
     def activations(self, checkpointing: bool) -> int:
-        """Of one micro-batch: what each layer keeps; or their inputs, and what one keeps when redone."""
+        """Activations of one micro-batch: of all layers; or their inputs plus one recomputed layer."""
         layers, stream = self.shape.layers, self.weight_bytes * self.shape.hidden
         kept = layers * stream + self.bytes_per_token if checkpointing else layers * self.bytes_per_token
         return round(self.student_tokens * (kept + 3 * stream))  # last norm: input, result, and its gradient
 
     @property
-    def weight_bytes(self) -> int:  # and of an element of the residual stream
+    def weight_bytes(self) -> int:  # also per element of the residual stream
         return 4
 
     @property
     def bytes_per_token(self) -> int:
-        """That one layer keeps of a token for the backward pass: counted in the library's Qwen3.
+        """Activation bytes of one layer per token: counted in the library's Qwen3.
 
         With autocast the residual stream and the norms are float32, and each product keeps its own bfloat16
         copy of the normed input: two for the MLP, three for attention.
@@ -161,7 +161,7 @@ class Forecast:
         heads = shape.query_width + shape.key_width
         small = 8 + 8 * shape.heads + 4 * shape.kv_heads
         sparse = shape.sparse_layers / shape.layers
-        # An expert's rows are gathered from the tokens first, and its results are weighted.
+        # An expert's input rows are gathered first, and its outputs weighted.
         expert = shape.experts_per_token * (4 * shape.expert_intermediate + 3 * shape.hidden)
         mlp = (1 - sparse) * 4 * shape.intermediate + sparse * (expert + 4 * shape.shared)
         if self.bfloat16:
@@ -170,8 +170,8 @@ class Forecast:
 
     @property
     def loss_bytes(self) -> int:
-        """Two tiles of float32 logits, the gradients that wait for a product, the head's gradient in float32,
-        and both heads rounded to the compute dtype."""
+        """Two tiles of float32 logits, gradients waiting for a product, the head's gradient in float32, and
+        both heads rounded to the compute dtype."""
         device, vocab = self.hardware.device, self.shape.vocab
         rows = TILE_BYTES[device] // (4 * vocab)
         rows = max(rows - rows % ROW_UNIT, ROW_UNIT)
@@ -187,13 +187,13 @@ class Forecast:
 
     @property
     def _mlp_width(self) -> int:
-        """Of all that a token goes through in a layer."""
+        """The total MLP width that a token passes through in a layer."""
         shape = self.shape
         return max(shape.intermediate, shape.experts_per_token * shape.expert_intermediate + shape.shared)
 
     @property
     def peaks(self) -> Mapping[str, int]:
-        """Of all memory, by what the run is doing."""
+        """Peak memory by phase of the run."""
         always = sum(self.always.values())
         return {
             "decoding": always + sum(self.generating.values()),
@@ -202,12 +202,12 @@ class Forecast:
 
     @property
     def always(self) -> Mapping[str, int]:
-        """What stands there and is not parked while replies are decoded."""
+        """Standing memory that is not offloaded during generation."""
         return {name: size for name, size in self.standing.items() if name not in self._parked}
 
     @property
     def learning(self) -> Mapping[str, int]:
-        """What an update needs on top."""
+        """Additional memory of an update."""
         return {**{name: self.standing[name] for name in self._parked}, **self.updating}
 
     @property
@@ -234,7 +234,7 @@ class Forecast:
 
     @property
     def cache_room(self) -> int:
-        """Bytes that one engine has for keys and values; negative where vLLM's share is too small."""
+        """Bytes available to one engine for keys and values; negative if vLLM's share is too small."""
         if self.choices.vllm is None:
             return CACHE_BYTES
         if self.hardware.device == "cpu":
@@ -248,7 +248,7 @@ class Forecast:
 
     @property
     def _copies_stay(self) -> bool:
-        """The embedded decoder's, where it decodes in another dtype; vLLM's where it never sleeps."""
+        """Whether engine copies persist: the decoder's in another dtype, or vLLM's if it never sleeps."""
         if self.choices.vllm is None:
             return self.hardware.bfloat16
         return self.hardware.device == "cpu"
@@ -273,7 +273,7 @@ class Forecast:
 
     @property
     def rows(self) -> int:
-        """Examples of one micro-batch: a single one may be longer than the limit."""
+        """Examples per micro-batch; a single one may exceed the limit."""
         longer = max(self.student_row, self.teacher_row)
         return max(1, min(self.workload.attempts, int(self.workload.micro_batch_tokens // longer)))
 
@@ -285,7 +285,7 @@ class Forecast:
 
     @cached_property
     def phases(self) -> Mapping[str, float]:
-        """Of one update, but for `evaluation`, which is of one evaluation."""
+        """Seconds of each phase of an update; `evaluation` is for one evaluation."""
         return {
             "rollouts": self._rollouts.seconds(self),
             "reflections and curations": self._reflections.seconds(self)
@@ -313,7 +313,7 @@ class Forecast:
 
     @property
     def _student_seconds(self) -> float:
-        """Backward is twice the forward; layers that are computed again, once more: a third on top."""
+        """The backward pass is twice the forward; recomputing layers adds another forward."""
         work, shape, hardware = self.workload, self.shape, self.hardware
         tokens, passes = work.attempts * self.student_row, 4 if self.checkpointing else 3
         traffic = TRAFFIC[hardware.device] * tokens * shape.layers * self.bytes_per_token
@@ -324,7 +324,7 @@ class Forecast:
         return body + traffic / hardware.bandwidth + loss + step
 
     def _forward(self, tokens: float, row: float) -> float:
-        """The body alone: two operations per parameter, and attention to half of the row on average."""
+        """The body only: two operations per parameter, and attention to half of the row on average."""
         body = 2 * (self.shape.active - self.shape.head)
         attention = 2 * self.shape.layers * self.shape.query_width * row
         return tokens * (body + attention) / (self._matrix * LAYER_RATE[self.hardware.device])
@@ -337,7 +337,7 @@ class Forecast:
 
     @property
     def _matrix(self) -> float:
-        """FLOP/s in the compute dtype: float32 has an eighth of a GPU's bfloat16 units, half of a CPU's."""
+        """FLOP/s in the compute dtype: float32 has 1/8 of the bfloat16 rate on a GPU, half on a CPU."""
         slower = 8 if self.hardware.device == "cuda" else 2
         return self.hardware.matrix / (slower if self.hardware.bfloat16 and not self.bfloat16 else 1)
 
@@ -366,14 +366,14 @@ class Forecast:
 
     @property
     def _curations(self) -> Wave:
-        """One at a time, as they go while the playbook is small."""
+        """One at a time, as while the playbook is small."""
         work = self.workload
         return Wave(min(1, work.curations), work.context_prompt, work.curation, work.curation)
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Requests that are decoded together, as far as the cache has room."""
+    """Requests decoded together, as far as the cache has room."""
 
     requests: int
     prompt: int
@@ -390,17 +390,17 @@ class Wave:
         return min(self.requests, max(1, min(most, room)))
 
     def seconds(self, run: Forecast) -> float:
-        """Prompts at the rate of matrix products; then steps, each of which reads weights and cache."""
+        """Prefill at the rate of matrix products, then steps that each read weights and cache."""
         if not self.requests:
             return 0.0
         prefill = 2 * run.shape.active * self.requests * self.prompt / run.hardware.matrix
         batches = self.requests / self.rows(run)
-        if run.choices.vllm is not None:  # a row that ends makes room for the next request
+        if run.choices.vllm is not None:  # a finished row makes room for the next request
             return prefill + max(self.longest, batches * self.reply) * self._step(run)
         return prefill + math.ceil(batches) * self.longest * self._step(run)
 
     def _step(self, run: Forecast) -> float:
-        """One token for each row. Rows leave as they finish: on average `reply / longest` are there."""
+        """Seconds for one token per row. Rows leave as they finish: on average `reply / longest` remain."""
         shape, hardware = run.shape, run.hardware
         rows = max(1.0, self.rows(run) * self.reply / self.longest)
         read = (shape.head + shape.body(experts_read(shape, rows))) * run._decoded_bytes
@@ -413,7 +413,7 @@ class Wave:
 
 
 def experts_read(shape: ModelShape, rows: float) -> float:
-    """Of each layer, on average, where each row chooses its own at random."""
+    """Expected number of distinct experts read per layer if each row chooses its own at random."""
     if not shape.experts:
         return 0.0
     left_out = 1 - shape.experts_per_token / shape.experts

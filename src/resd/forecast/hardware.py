@@ -1,4 +1,4 @@
-"""What runs compute on: a table of what is reached there, and which entry this machine is. No torch here."""
+"""A table of hardware with achieved rates, and finding this machine's entry. No torch here."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Hardware:
-    """One device. Rates are what is reached, not what is printed on the box."""
+    """One device. Rates are achieved ones, not those of the data sheet."""
 
     name: str
     memory: int  # bytes
     matrix: float  # FLOP/s of matrix products in the compute dtype
     bandwidth: float  # bytes/s
-    # Seconds to start one layer's operations in a forward pass: all that counts for small models.
+    # Seconds to launch one layer's operations in a forward pass, which dominates for small models.
     launch: float
     device: str = "cuda"
-    bfloat16: bool = True  # computed natively, so that `auto` chooses it
+    bfloat16: bool = True  # native, so that `auto` chooses it
 
 
-# About 25 operations a layer, 6 to 10 microseconds of Python each.
+# About 25 operations per layer, 6 to 10 microseconds of Python each.
 GPU_LAUNCH = 2e-4
-# Bandwidth is 0.85 of the data sheet's, which large copies reach.
+# Bandwidth is 0.85 of the data sheet's, as achieved by large copies.
 GPUS = {
     # 681 TFLOP/s measured: four products of 20,480 tokens, hidden 2560, vocabulary 151,936, in 93.5 ms.
     "h200": Hardware("H200", 140 * GIB, 680e12, 4.1e12, GPU_LAUNCH),
@@ -46,12 +46,12 @@ NAMES = (*GPUS, "cpu")
 CPU_MATRIX = {False: 0.066e12, True: 0.14e12}
 CPU_BANDWIDTH = 10e9  # per core: two channels of DDR4 feed about four
 CPU_LAUNCH = 4e-4
-# Instructions without which PyTorch leaves bfloat16 alone on a CPU.
+# CPU instructions that PyTorch needs for native bfloat16.
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 def find(name: str) -> Hardware:
-    """The entry of that name; `cpu` is this machine's. Raises ResdError with the names that there are."""
+    """The entry called `name`; `cpu` is this machine's. Raises ResdError listing the known names."""
     key = name.lower().replace(" ", "").replace("-", "")
     if key == "cpu":
         return this_cpu()
@@ -61,17 +61,17 @@ def find(name: str) -> Hardware:
 
 
 def this_machine(device: str) -> Hardware:
-    """What `device` (auto, cpu or cuda) means here. Raises ResdError for a GPU that is not in the table."""
+    """The entry for `device` (auto, cpu or cuda). Raises ResdError for a GPU that is not in the table."""
     gpu = None if device == "cpu" else _ask_driver()
     if gpu is not None:
         return _entry(gpu)
     if device == "cuda":
-        raise ResdError("nvidia-smi names no GPU here; name one with --hardware")
+        raise ResdError("nvidia-smi finds no GPU; name one with --hardware")
     return this_cpu()
 
 
 def this_cpu() -> Hardware:
-    """The processor that this runs on, at so much per core that torch will use."""
+    """This machine's processor, with rates per core that torch uses."""
     cores = _cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     native = _native_bfloat16()
@@ -89,16 +89,16 @@ def _cores() -> int:
 
 
 def _entry(said: str) -> Hardware:
-    """From a line of nvidia-smi, as "NVIDIA H200, 143771": its entry, with its own memory in MiB."""
+    """The entry for a line of nvidia-smi like "NVIDIA H200, 143771", with that memory in MiB."""
     name, _, mebibytes = said.rpartition(", ")
     found = next((gpu for gpu in GPUS.values() if re.search(rf"\b{gpu.name}\b", name)), None)
     if found is None or not mebibytes.isdigit():
-        raise ResdError(f"{name} is not in the table; name what is nearest to it with --hardware")
+        raise ResdError(f"{name} is not in the table; name the closest entry with --hardware")
     return replace(found, name=name, memory=int(mebibytes) << 20)
 
 
 def _ask_driver() -> str | None:
-    """The first GPU's line; None where there is no driver or no GPU."""
+    """The line of the first GPU; None without driver or GPU."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

@@ -1,4 +1,4 @@
-"""The forecast of a run that trains adapters: what is different from one that trains all weights."""
+"""The forecast of a run that trains adapters: differences from training all weights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cached_property
 
 from resd.forecast.estimate import BASE_BYTES, LOSS_FACTOR, STEP_BYTES, TRAFFIC, Forecast
 
-# Bytes moved per adapted weight when it is merged: read, summed in float32, drawn for, rounded, copied.
+# Bytes moved per adapted weight on merging: read, summed in float32, random draw, rounded, copied.
 MERGE_BYTES = 48
-# Two products, a scaling and a sum beside each linear layer: about as many operations as the layer has.
+# Two products, a scaling and a sum beside each linear layer: about as many kernels as the layer launches.
 OPERATIONS = 2
 
 
@@ -23,12 +23,12 @@ class LoRAForecast(Forecast):
 
     @property
     def adapters(self) -> int:
-        """Parameters that are trained."""
+        """The number of trained parameters."""
         return self.shape.adapters(self.rank, self.targets)
 
     @property
     def weight_bytes(self) -> int:
-        """Of a weight beside the adapters, and so of the residual stream."""
+        """Bytes per base weight, and per element of the residual stream."""
         return 2 if self.bfloat16 and self.hardware.device == "cuda" else 4
 
     @cached_property
@@ -53,7 +53,7 @@ class LoRAForecast(Forecast):
 
     @property
     def bytes_per_token(self) -> int:
-        """Counted in the library's Qwen3. A frozen product keeps no input; its adapter does, and the rank."""
+        """Counted in the library's Qwen3. Frozen products keep no input; adapters keep both of theirs."""
         shape = self.shape
         heads = shape.query_width + shape.key_width
         small = 8 + 8 * shape.heads + 4 * shape.kv_heads
@@ -70,7 +70,7 @@ class LoRAForecast(Forecast):
 
     @property
     def loss_bytes(self) -> int:
-        """Nothing learns in the head: it has no gradient, and in the compute dtype no rounded copy."""
+        """The head is frozen: it has no gradient, and no rounded copy if already in the compute dtype."""
         head = self.shape.head
         rounded = 2 if self.workload.teacher_prompt else 1
         operand = 2 if self.hardware.device == "cuda" else 4
@@ -84,7 +84,7 @@ class LoRAForecast(Forecast):
 
     @property
     def _decoder_copies(self) -> int:
-        """The embedded decoder shares what has no adapters, if it is of the same dtype."""
+        """The embedded decoder shares weights without adapters if they have the same dtype."""
         own = self.shape.parameters
         if self.choices.vllm is None and self.weight_bytes == self._decoded_bytes:
             own -= self.shape.embeddings
@@ -92,7 +92,7 @@ class LoRAForecast(Forecast):
 
     @property
     def _student_seconds(self) -> float:
-        """The backward pass goes to inputs alone, but for the adapters' own small products."""
+        """The backward pass only computes input gradients, except for the adapters' small products."""
         work, hardware = self.workload, self.hardware
         tokens, passes = work.attempts * self.student_row, 3 if self.checkpointing else 2
         traffic = TRAFFIC[hardware.device] * tokens * self.shape.layers * self.bytes_per_token

@@ -1,4 +1,4 @@
-"""What a model's config.json says of its size: enough to count parameters without torch and weights."""
+"""A model's shape from its config.json: enough to count parameters without torch and weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from resd.records import ResdError
 
-# Families whose layers differ from Llama's in what they add to attention.
-NORMED = ("qwen3", "qwen3_moe")  # queries and keys have a norm of their own, per head
+# Families whose layers differ from Llama's in additional attention parameters.
+NORMED = ("qwen3", "qwen3_moe")  # queries and keys are normalised per head
 BIASED = ("qwen2", "qwen2_moe")  # queries, keys and values have biases, whatever the file says
 GPTS = ("gpt2", "gpt_bigcode", "gpt_neo", "gptj", "codegen", "bloom", "mpt", "falcon")
 UNGATED = (
@@ -24,13 +24,13 @@ UNGATED = (
     "starcoder2",
     "nemotron",
 )  # MLPs of two matrices
-PLACED = ("gpt2", "gpt_bigcode", "gpt_neo", "opt", "biogpt")  # positions are learned, one vector for each
-# Where the file is silent, the output layer is the embedding.
+PLACED = ("gpt2", "gpt_bigcode", "gpt_neo", "opt", "biogpt")  # learned position embeddings
+# Families whose output layer is tied to the embedding by default.
 TIED = (
     *("gpt2", "gpt_bigcode", "gpt_neo", "bloom", "mpt", "falcon", "opt", "xglm", "biogpt", "starcoder2"),
     *("gemma", "gemma2", "gemma3_text", "cohere", "cohere2", "smollm3", "ernie4_5", "ernie4_5_moe"),
 )
-# Other names for what most files call by the first.
+# Alternative names of keys.
 NAMES = {
     "hidden_size": ("n_embd", "d_model"),
     "num_hidden_layers": ("n_layer", "num_layers", "n_layers"),
@@ -63,7 +63,7 @@ class ModelShape:
     vocab: int
     tied: bool
     positions: int
-    biases: bool = False  # of the four projections of attention
+    biases: bool = False  # in the four attention projections
     sparse_layers: int = 0
     experts: int = 0
     experts_per_token: int = 0
@@ -77,12 +77,12 @@ class ModelShape:
 
     @property
     def key_width(self) -> int:
-        """Of the keys of a token in one layer; the values have the same."""
+        """The width of a token's keys in one layer, and of its values."""
         return self.kv_heads * self.head_dim
 
     @property
     def head(self) -> int:
-        """Parameters of the output layer, which are the embedding's where `tied`."""
+        """Parameters of the output layer, shared with the embedding if `tied`."""
         return self.vocab * self.hidden
 
     @property
@@ -92,12 +92,12 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """The total number of parameters."""
         places = self.positions * self.hidden if self.family in PLACED else 0
         return self.embeddings + places + self.body(self.experts)
 
     def body(self, experts: float) -> int:
-        """Parameters between embedding and output layer, with so many experts in each layer that has any."""
+        """Parameters between embedding and output layer, with `experts` experts in each sparse layer."""
         dense = self.layers - self.sparse_layers
         router = self.experts * self.hidden
         mlps = dense * self._mlp(self.intermediate)
@@ -107,7 +107,7 @@ class ModelShape:
 
     @property
     def linear_layers(self) -> Mapping[str, tuple[int, int, int]]:
-        """Those that can have adapters, by name: inputs, outputs, and in how many layers."""
+        """The linear layers that can have adapters, by name: inputs, outputs, and number of layers."""
         query, key, dense = self.query_width, self.key_width, self.layers - self.sparse_layers
         inward = ("up_proj",) if self.family in UNGATED else ("gate_proj", "up_proj")
         mlps = dict.fromkeys(inward, (self.hidden, self.intermediate, dense))
@@ -130,13 +130,13 @@ class ModelShape:
         return self.sparse_layers * experts + dense
 
     def adapters(self, rank: int, names: Sequence[str] | None = None) -> int:
-        """Parameters of adapters beside linear layers of these names, or all."""
+        """Parameters of adapters for the linear layers with these names, or for all."""
         chosen = [size for name, size in self.linear_layers.items() if names is None or name in names]
         return sum(rank * (inputs + outputs) * count for inputs, outputs, count in chosen)
 
     @property
     def active(self) -> int:
-        """Parameters that a token is multiplied by: without the embedding, with its own experts alone."""
+        """Parameters active per token: without the embedding, and with the token's own experts only."""
         return self.head + self.body(self.experts_per_token)
 
     def _mlp(self, width: int) -> int:
@@ -154,23 +154,23 @@ class ModelShape:
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """From `folder`/config.json. Raises ResdError, naming what is missing or no number."""
+    """Read `folder`/config.json. Raises ResdError naming a key that is missing or not a number."""
     path = folder / "config.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         shape = shape_of(data.get("text_config") or data)
     except KeyError as error:
-        raise ResdError(f"{path} does not say {error.args[0]}") from error
+        raise ResdError(f"{path} does not define {error.args[0]}") from error
     except (OSError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise ResdError(f"{path} is no model's configuration ({error})") from error
+        raise ResdError(f"{path} is not a model's configuration ({error})") from error
     sizes = (shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.vocab, shape.positions)
     if min(sizes) < 1:
-        raise ResdError(f"{path} is no model's configuration (a size in it is less than 1)")
+        raise ResdError(f"{path} is not a model's configuration (a size in it is less than 1)")
     return shape
 
 
 def shape_of(data: Mapping[str, Any]) -> ModelShape:
-    """From the contents of a config.json. Raises KeyError for what has no default."""
+    """The shape from the contents of a config.json. Raises KeyError for a missing key without default."""
     data, family = _named(data), str(data.get("model_type", ""))
     hidden, heads = int(data["hidden_size"]), int(data["num_attention_heads"])
     layers, experts = int(data["num_hidden_layers"]), int(data.get("num_experts") or 0)
@@ -187,7 +187,7 @@ def shape_of(data: Mapping[str, Any]) -> ModelShape:
         head_dim=_query_width(data) if latent else head_dim,
         intermediate=int(
             data.get("intermediate_size_mlp") or intermediate
-        ),  # Llama 4: of layers without experts
+        ),  # Llama 4: width of layers without experts
         vocab=int(data["vocab_size"]),
         tied=bool(data.get("tie_word_embeddings", family in TIED)),
         positions=int(data["max_position_embeddings"]),
@@ -202,7 +202,7 @@ def shape_of(data: Mapping[str, Any]) -> ModelShape:
 
 
 def _named(data: Mapping[str, Any]) -> dict[str, Any]:
-    """With the names that most files have."""
+    """Rename keys to their most common names."""
     found = dict(data)
     for name, others in NAMES.items():
         known = next((data[other] for other in others if data.get(other) is not None), None)
@@ -218,7 +218,7 @@ def _kv_heads(data: Mapping[str, Any], family: str, heads: int) -> int:
 
 
 def _query_width(data: Mapping[str, Any]) -> int:
-    """Of a head of latent attention."""
+    """The query width of a head of latent attention."""
     return int(data["qk_nope_head_dim"]) + int(data["qk_rope_head_dim"])
 
 
@@ -241,7 +241,7 @@ def _shared(data: Mapping[str, Any], family: str, intermediate: int) -> int:
 
 
 def _sparse_layers(data: Mapping[str, Any], layers: int) -> int:
-    """Those with experts: as listed, or every so many-th behind the first few that have none."""
+    """The layers with experts: as listed, or every n-th after the initial dense layers."""
     if kinds := data.get("mlp_layer_types"):
         return sum(kind == "sparse" for kind in kinds)
     if (listed := data.get("moe_layers")) is not None:

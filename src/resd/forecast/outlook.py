@@ -1,4 +1,4 @@
-"""The forecast of a configured run: made before anything is paid for, told in tables, held against a run."""
+"""The forecast of a configured run: computed in advance, printed as tables, compared with measurements."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from resd.training import journal
 from resd.training.plan import Plan, model_folder, wrapped
 from resd.training.run_folder import check_folder
 
-# Texts are not tokenized for a forecast. The lab model's tokenizer makes 1.5 to 2.2 characters a token, those
-# with 100,000 tokens and more 3 to 4.
+# Texts are not tokenized for a forecast. The lab model's tokenizer has 1.5 to 2.2 characters per token, those
+# with 100,000 tokens and more have 3 to 4.
 CHARACTERS_PER_TOKEN = 2
 # Names in timing.jsonl, and the phases that each of them covers.
 TIMED = {
@@ -48,7 +48,7 @@ class Outlook:
     reason: str = ""
 
     def lines(self) -> list[str]:
-        """For people. Where the run's folder has measurements, also how far the forecast was off."""
+        """The report as text, compared with the measurements in the run's folder if there are any."""
         if self.forecast is None:
             return wrapped(f"forecast     none, only tokens are counted: {self.reason}")
         lines = [*_opening(self.forecast), "", *_memory(self.forecast), "", *_time(self.forecast)]
@@ -57,7 +57,7 @@ class Outlook:
         return lines
 
     def check(self) -> None:
-        """Raises ResdError for a run that does not fit once its lengths reach their limits."""
+        """Raises ResdError if the run does not fit into memory at its maximum lengths."""
         if self.forecast is None:
             return
         if self.forecast.peak > self.forecast.hardware.memory:
@@ -65,7 +65,7 @@ class Outlook:
         _check_engine(self.forecast)
 
     def check_standing(self) -> None:
-        """Raises ResdError for a run that does not fit, whatever its lengths."""
+        """Raises ResdError if the run does not fit into memory at any length."""
         run = self.forecast
         if run is not None and _least(run) > run.hardware.memory:
             raise ResdError(refusal(run))
@@ -74,9 +74,9 @@ class Outlook:
 def look_ahead(
     config: RunConfig, plan: Plan, problems: Sequence[Problem], hardware: str | None = None
 ) -> Outlook:
-    """The forecast on the hardware of that name, or on this machine's. `problems` are those to train on.
+    """The forecast for the named hardware, or for this machine. `problems` are the training problems.
 
-    Raises ResdError for a name that is not known.
+    Raises ResdError for an unknown name.
     """
     named = find(hardware) if hardware else None
     folder = shape_folder(config.model)
@@ -99,7 +99,7 @@ def look_ahead(
 
 
 def make_forecast(config: RunConfig, shape: ModelShape, machine: Hardware, work: Workload) -> Forecast:
-    """Of a run that trains all weights, or adapters."""
+    """The forecast of a run that trains all weights or adapters."""
     if config.lora.rank is None:
         return Forecast(shape, machine, work, choices(config))
     chosen = config.lora.target_modules
@@ -108,7 +108,7 @@ def make_forecast(config: RunConfig, shape: ModelShape, machine: Hardware, work:
 
 
 def shape_folder(name: str) -> Path | None:
-    """Where a model's config.json is; of a folder of adapters, that of the model that they are for."""
+    """The folder of a model's config.json; for an adapter folder, that of its base model."""
     folder = model_folder(name) or fetched_folder(name)
     if folder is None or not (settings := folder / "adapter_config.json").is_file():
         return folder
@@ -116,24 +116,24 @@ def shape_folder(name: str) -> Path | None:
 
 
 def fetched_folder(name: str) -> Path | None:
-    """Where the hub's library keeps the config.json of a model, once fetched. Nothing is fetched here."""
+    """The hub cache's folder with a model's config.json, if already fetched. Nothing is fetched here."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     try:
         found = try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE)
-    except ValueError:  # no name that the hub would have
+    except ValueError:  # not a valid hub name
         return None
     return Path(found).parent if isinstance(found, str) else None
 
 
 def prompt_tokens(problems: Sequence[Problem]) -> int:
-    """About those of the longest problem."""
+    """The approximate prompt tokens of the longest problem."""
     characters = (sum(len(message["content"]) for message in problem.messages) for problem in problems)
     return -(-max(characters) // CHARACTERS_PER_TOKEN)
 
 
 def workload(config: RunConfig, plan: Plan, prompt: int, shape: ModelShape) -> Workload:
-    """Everything as long as it may be."""
+    """The workload at maximum lengths."""
     context, attempts = config.context, config.stream.batch_size * config.rollout.n
     engine = config.keeps_playbook
     reply = max(context.max_reflection_tokens, context.max_curation_tokens) if engine else 0
@@ -160,7 +160,7 @@ def workload(config: RunConfig, plan: Plan, prompt: int, shape: ModelShape) -> W
 
 def choices(config: RunConfig) -> Choices:
     author = config.keeps_playbook and config.context.author == "teacher"
-    # The first weights of a student with adapters are there anyway.
+    # The initial weights of a student with adapters are in memory anyway.
     copied = ("ema", "frozen", "trust_region") if config.lora.rank is None else ("ema",)
     return Choices(
         teacher_copy=config.has_teacher and config.teacher.kind in copied,
@@ -180,12 +180,12 @@ def refusal(run: Forecast) -> str:
     name, size = max(parts.items(), key=lambda item: item[1])
     return (
         f"memory: the {doing} may take {_gib(peak)} GiB, of which {name} {_gib(size)}, and "
-        f"{run.hardware.name} has {_gib(run.hardware.memory)}; {_mend(run)}"
+        f"{run.hardware.name} has {_gib(run.hardware.memory)}; {_remedy(run)}"
     )
 
 
 def _check_engine(run: Forecast) -> None:
-    """Raises ResdError where vLLM has no room for the longest request."""
+    """Raises ResdError if vLLM has no room for the longest request."""
     needed = run.longest_columns * run.cache_bytes_per_token
     if run.choices.vllm is None or run.cache_room >= needed:
         return
@@ -200,8 +200,8 @@ def _least(run: Forecast) -> int:
     return sum(run.standing.values()) + run.updating["gradients"]
 
 
-def _mend(run: Forecast) -> str:
-    """The first change that makes it fit."""
+def _remedy(run: Forecast) -> str:
+    """Advice: the first change that makes the run fit."""
     longest = int(max(run.student_row, run.teacher_row))
     smaller = replace(run.workload, micro_batch_tokens=min(longest, run.workload.micro_batch_tokens))
     redone = replace(run.choices, checkpointing=True)
@@ -277,7 +277,7 @@ def _time(run: Forecast) -> list[str]:
 
 
 def _measured(run: Forecast, config: RunConfig) -> Iterator[list[str]]:
-    """How far the forecast was off, where the run's folder has measurements of this configuration."""
+    """Comparison of the forecast with measurements of this configuration in the run's folder, if any."""
     folder = Path(config.output)
     metrics, timing = (journal.read(folder / name) for name in (journal.METRICS, journal.TIMING))
     found = {name: [row[key] for row in timing if (key := f"timing_s/{name}") in row] for name in TIMED}
@@ -296,9 +296,9 @@ def _measured(run: Forecast, config: RunConfig) -> Iterator[list[str]]:
 
 
 def lengths_of(work: Workload, metrics: Sequence[Mapping[str, Any]]) -> Workload:
-    """The workload with the lengths and counts that a run logged; limits stay where it logged none.
+    """The workload with the lengths and counts that a run logged, and limits where it logged none.
 
-    Prompts of the context engine are taken to be as long as the teacher's.
+    Prompts of the context engine are assumed to be as long as the teacher's.
     """
 
     def logged(name: str, default: float, merge: Callable[[list[float]], float] = fmean) -> float:

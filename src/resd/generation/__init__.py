@@ -1,1 +1,1 @@
-"""Text from weights: one small protocol, several engines."""
+"""Text generation: one small protocol, several engines."""

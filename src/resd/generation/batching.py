@@ -1,4 +1,4 @@
-"""Which requests share a batch, and what their prompts share."""
+"""Grouping requests into batches, and finding their common prompt prefix."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from resd.records import Request, ResdError
 
-# A shared prefix shorter than this costs more, as a forward of its own, than it saves.
+# A shared prefix shorter than this costs more, as a separate forward, than it saves.
 SHORTEST_PREFIX = 8
 
 
 def check(requests: Sequence[Request], max_positions: int) -> None:
-    """`ResdError` for requests that cannot be served, before anything runs."""
+    """Raises ResdError for requests that cannot be served, before anything runs."""
     if len({request.id for request in requests}) < len(requests):
         raise ResdError("two requests of one call have the same id: give each its own")
     for request in requests:
@@ -34,7 +34,7 @@ def _check_one(request: Request, max_positions: int) -> None:
 
 
 def batches(requests: Sequence[Request], max_batch: int, max_cached_tokens: int) -> Iterator[list[Request]]:
-    """Longest total first, so that one batch holds similar lengths; within a batch, shortest prompt first.
+    """Yield batches, longest total first to group similar lengths; within a batch, shortest prompt first.
 
     A batch has at most `max_batch` rows, and rows times its longest prompt and reply are at most
     `max_cached_tokens` (a single request always fits).
@@ -55,16 +55,16 @@ def by_prompt(batch: Sequence[Request]) -> list[Request]:
 
 
 def cached_tokens(batch: Sequence[Request]) -> int:
-    """Columns times rows of the cache that a batch takes."""
+    """Rows times columns of the cache that a batch needs."""
     return len(batch) * (max(len(r.prompt_ids) for r in batch) + max(r.max_tokens for r in batch))
 
 
 def common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
-    """Tokens that all prompts start with, short of one of their own; 0 where sharing does not pay."""
+    """Length of the common prefix, leaving each prompt a token of its own; 0 if sharing does not pay off."""
     if len(prompts) < 2:
         return 0
     shared = 0
-    # The smallest and the largest in lexical order differ first.
+    # The lexicographically smallest and largest prompts differ first.
     low, high = min(prompts), max(prompts)
     limit = min(map(len, prompts)) - 1
     while shared < limit and low[shared] == high[shared]:

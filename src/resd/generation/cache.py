@@ -19,12 +19,12 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
         super().__init__()
         self.rows, self.capacity = rows, capacity
         self.length = 0
-        # Rows that the next `update` belongs to; prefill goes through the batch in slices.
+        # The rows of the next `update`; prefill processes the batch in slices.
         self.window = slice(0, rows)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate once the first keys show heads, width, dtype and device."""
-        # Zeros, because masked columns are still multiplied: garbage could hold NaN.
+        """Allocate when the first keys reveal heads, width, dtype and device."""
+        # Zeros, because masked columns are still multiplied: uninitialised memory could contain NaN.
         self.keys = self._zeros(key_states)
         self.values = self._zeros(value_states)
         self.is_initialized = True
@@ -35,7 +35,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write `[window, kv_heads, q, head_dim]` behind the used columns; return views of all of them."""
+        """Append `[window, kv_heads, q, head_dim]` to the used columns; return views of all used columns."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[2]
@@ -70,7 +70,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class PreallocatedCache(Cache):  # type: ignore[misc]
-    """What models take as their cache, for `rows` sequences of at most `capacity` tokens."""
+    """A `transformers` cache for `rows` sequences of at most `capacity` tokens."""
 
     def __init__(self, layers: int, rows: int, capacity: int) -> None:
         super().__init__(layers=[PreallocatedLayer(rows, capacity) for _ in range(layers)])
@@ -81,7 +81,7 @@ class PreallocatedCache(Cache):  # type: ignore[misc]
         return int(self.layers[0].length)
 
     def seek(self, column: int, window: slice | None = None) -> None:
-        """Let the next forward write from `column` on, in the rows of `window` (default: all of them)."""
+        """Let the next forward write from `column` on, in the rows of `window` (default: all)."""
         for layer in self.layers:
             layer.length = column
             layer.window = window or slice(0, layer.rows)

@@ -26,11 +26,10 @@ from resd.records import Request, ResdError, Response
 class Decoder:
     """Generates with a model that usually is the trainer's own module (see `GenerationEngine`).
 
-    `compute_dtype` "auto" decodes float32 weights in bfloat16 where the device computes that natively. Where
-    it differs from the model's dtype, and for a model with adapters, which are merged, the decoder keeps a
-    copy that `load_weights` refreshes. Replies with a schema start behind `grammar_after` (such as
-    "</think>") where a thought is open. At most `max_batch` requests run at once, and as many as fit into
-    `cache_bytes` of keys and values.
+    `compute_dtype` "auto" decodes float32 weights in bfloat16 if the device supports it natively. If it
+    differs from the model's dtype, or the model has adapters (which are merged), the decoder keeps a copy
+    that `load_weights` refreshes. If a thinking block is open, a schema applies after `grammar_after` (such
+    as "</think>"). At most `max_batch` requests run at once, limited by `cache_bytes` of keys and values.
     """
 
     def __init__(
@@ -63,11 +62,11 @@ class Decoder:
 
     @cached_property
     def _by_columns(self) -> bool:
-        """Whether columns count. Tried with real weights, which a model may get after it is made."""
+        """See `counts_columns`. Tested lazily: the model may get its real weights after construction."""
         return LeanStep.of(self._model) is None and counts_columns(self._source)
 
     def submit(self, requests: Sequence[Request]) -> Iterator[Response]:
-        """Check every request at once (`ResdError`), then yield responses as they finish.
+        """Check all requests first (raises ResdError), then yield responses as they finish.
 
         Within a batch, the tokens that all prompts start with are computed once.
         """
@@ -78,20 +77,20 @@ class Decoder:
         return self._generate(replies)
 
     def cancel(self, ids: Iterable[str]) -> None:
-        """Stop these requests at their next token, or before they start. Other ids are ignored."""
+        """Stop these requests at their next token, or before they start. Unknown ids are ignored."""
         self._cancelled |= set(ids) & self._open
 
     def awake(self) -> AbstractContextManager[None]:
-        """Nothing to hold: memory for keys and values lives as long as a batch."""
+        """A no-op: memory for keys and values only lives as long as a batch."""
         return nullcontext()
 
     @torch.no_grad()
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Take tensors by parameter name; what the decoder shares with the trainer costs nothing.
+        """Load tensors by parameter name; weights shared with the trainer cost nothing.
 
-        Without tensors, a decoder that keeps a copy in another dtype reads all of them from the model that it
-        was given. Names are those of that model, adapters included. An unknown name or a wrong shape is a
-        `ResdError`, and so is a model that cannot be decoded.
+        Without tensors, a decoder that keeps a copy in another dtype reads all of them from its original
+        model. Names are those of that model, including adapters. Raises ResdError for an unknown name, a
+        wrong shape, or a model that cannot be decoded.
         """
         pushed = _take(self._source if self._adapted else self._model, named_tensors)
         if self._adapted:
@@ -131,7 +130,7 @@ class Decoder:
 
 
 def _take(model: Any, named_tensors: Iterable[tuple[str, Tensor]]) -> int:
-    """Copy into the model what is not its own; how many tensors there were. One at a time is held."""
+    """Copy tensors that the model does not share, holding one at a time; return the number of tensors."""
     own, count = dict(model.state_dict(keep_vars=False)), 0
     for name, tensor in named_tensors:
         if name not in own or own[name].shape != tensor.shape:
@@ -145,7 +144,7 @@ def _take(model: Any, named_tensors: Iterable[tuple[str, Tensor]]) -> int:
 
 
 def preferred_dtype(model: Any) -> torch.dtype:
-    """bfloat16 for float32 weights where the device computes it natively; else the model's own dtype."""
+    """bfloat16 for float32 weights if the device supports it natively; else the model's own dtype."""
     own: torch.dtype = model.dtype
     if own != torch.float32:
         return own
@@ -155,7 +154,7 @@ def preferred_dtype(model: Any) -> torch.dtype:
 
 
 def as_dtype(model: Any, dtype: torch.dtype) -> Any:
-    """A copy with parameters of another dtype. Buffers stay: rotary frequencies need float32."""
+    """A copy with parameters in `dtype`. Buffers are not converted: rotary frequencies need float32."""
     twin = copy.deepcopy(model).eval().requires_grad_(False)
     for parameter in twin.parameters():
         parameter.data = parameter.data.to(dtype)
@@ -163,7 +162,7 @@ def as_dtype(model: Any, dtype: torch.dtype) -> Any:
 
 
 def bytes_per_token(model: Any) -> int:
-    """Keys and values of one token, over all layers."""
+    """Bytes of the keys and values of one token, over all layers."""
     config = text_config(model)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -171,11 +170,11 @@ def bytes_per_token(model: Any) -> int:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokenizer's end token, then those of the model's generation settings; `ResdError` without any."""
+    """The tokenizer's end token, then those of the generation config. Raises ResdError if there are none."""
     found = [tokenizer.eos_token_id]
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     found += configured if isinstance(configured, list) else [configured]
     known = tuple(dict.fromkeys(int(i) for i in found if i is not None))
     if not known:
-        raise ResdError("neither tokenizer nor model names an end token: set tokenizer.eos_token")
+        raise ResdError("neither tokenizer nor model defines an end token: set tokenizer.eos_token")
     return known

@@ -28,11 +28,11 @@ class GenerationEngine(Protocol):
         ...
 
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Take new weights."""
+        """Load new weights."""
         ...
 
 
 def generate(engine: GenerationEngine, requests: Sequence[Request]) -> list[Response]:
-    """All responses, in the order of the requests."""
+    """Generate all responses, in the order of the requests."""
     by_id = {response.request_id: response for response in engine.submit(requests)}
     return [by_id[request.id] for request in requests]

@@ -14,18 +14,18 @@ from resd.generation.cache import PreallocatedCache
 from resd.generation.lean import LeanStep
 from resd.records import ResdError
 
-# Rows are prefilled in slices of about this many tokens: they bound the mask's and the activations' memory.
+# Rows are prefilled in slices of about this many tokens, to bound the memory of masks and activations.
 PREFILL_TOKENS = 16384
-# Names that configurations have for it, Bloom and MPT among them.
+# Its names in configurations (Bloom and MPT among others).
 POSITIONS = "max_position_embeddings", "max_seq_len", "seq_length"
-SHORT_UNTIL = "resd_short_until"  # of a module of rotary positions: what it has been pinned to (`rotary.pin`)
+SHORT_UNTIL = "resd_short_until"  # attribute of rotary modules: the length they are pinned to (`rotary.pin`)
 
 
 class BatchForward:
     """One batch and its cache. Columns: shared prefix, left padding, rest of the prompt, reply.
 
     `suffixes` are the prompts without the shared `prefix`, shortest first and none empty. With `by_columns`
-    there must be no prefix, and the model makes its own mask of which columns are padding.
+    there must be no prefix, and the model builds its own mask from a padding mask.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class BatchForward:
         longest = max(map(len, suffixes))
         self._layers = text_config(model).num_hidden_layers
         self.cache = PreallocatedCache(self._layers, len(suffixes), len(prefix) + longest + reply)
-        self._end = len(prefix) + longest  # of the prompts
+        self._end = len(prefix) + longest  # end of the prompts
         lengths = torch.tensor([len(prefix) + len(suffix) for suffix in suffixes])
-        self._positions = lengths.to(self.device)  # of the next token
+        self._positions = lengths.to(self.device)  # positions of the next token
         columns = torch.arange(len(prefix) + longest + reply)
         padding = (columns >= len(prefix)) & (columns < len(prefix) + self._end - lengths[:, None])
         self._visible = ~padding.to(self.device)
@@ -104,7 +104,7 @@ class BatchForward:
         )
 
     def _additive(self, visible: Tensor) -> Tensor:
-        # A finite minimum: rows of padding see nothing, and -inf everywhere would be NaN.
+        # A finite minimum: padding rows attend to nothing, and -inf everywhere would give NaN.
         zero = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
         return zero.masked_fill_(~visible, torch.finfo(self.dtype).min)
 
@@ -123,7 +123,7 @@ class BatchForward:
 
 
 def slices(widths: Sequence[int], limit: int = PREFILL_TOKENS) -> Iterator[slice]:
-    """Cut rows of ascending width: each slice, padded, holds at most `limit` tokens (or is one row)."""
+    """Slice rows of ascending width; each slice, padded, has at most `limit` tokens (or is one row)."""
     start = 0
     for end in range(1, len(widths) + 1):
         if end == len(widths) or widths[end] * (end + 1 - start) > limit:
@@ -132,23 +132,23 @@ def slices(widths: Sequence[int], limit: int = PREFILL_TOKENS) -> Iterator[slice
 
 
 def cache_argument(model: Any) -> str:
-    """How the model's forward calls its cache: transformers renames `past_key_values` from 5.24 to 5.40."""
+    """The name of the cache argument: transformers renames `past_key_values` between 5.24 and 5.40."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def text_config(model: Any) -> Any:
-    """The configuration of the language model, inside a multimodal one too."""
+    """The configuration of the language model, including inside a multimodal one."""
     return model.config.get_text_config()
 
 
 def max_positions(model: Any) -> int:
-    """The longest sequence that a model is made for. Raises ResdError where nothing says so."""
+    """The longest sequence that a model supports. Raises ResdError if the configuration does not say."""
     config = text_config(model)
     for name in POSITIONS:
         if isinstance(found := getattr(config, name, None), int):
             return min([found, *_pinned(model)])
     raise ResdError(
-        f"model type {config.model_type}: its config.json does not say how long a sequence may be; add "
+        f"model type {config.model_type}: its config.json does not state the maximum sequence length; add "
         "max_position_embeddings to it"
     )
 
@@ -158,7 +158,7 @@ def _pinned(model: Any) -> Iterator[int]:
 
 
 def has_windows(model: Any) -> bool:
-    """Whether some layers see only a window of the past."""
+    """Whether some layers use sliding-window or local attention."""
     config = text_config(model)
     kinds = getattr(config, "layer_types", None)
     if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo
@@ -167,20 +167,20 @@ def has_windows(model: Any) -> bool:
 
 
 def check_model(model: Any) -> None:
-    """`ResdError` for models whose state is not keys and values."""
+    """Raises ResdError for models whose state is not keys and values."""
     kinds = set(getattr(text_config(model), "layer_types", None) or ()) - {
         "full_attention",
         "sliding_attention",
     }
     if kinds:
         raise ResdError(
-            f"the embedded decoder has no cache for layers of kind {', '.join(sorted(kinds))}: use vLLM"
+            f"the embedded decoder has no cache for layers of type {', '.join(sorted(kinds))}: use vLLM"
         )
 
 
 @contextmanager
 def masked_attention(model: Any) -> Iterator[None]:
-    """Attention that takes an explicit mask, whatever the trainer has chosen for its own forwards."""
+    """Use attention that supports an explicit mask, whatever the trainer uses for its own forwards."""
     config = text_config(model)
     chosen = config._attn_implementation
     if chosen in ("sdpa", "eager"):
@@ -195,7 +195,7 @@ def masked_attention(model: Any) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """For a module in training: no dropout, and no gradient checkpointing (it would switch the cache off)."""
+    """Switch to evaluation mode: no dropout or gradient checkpointing (which would disable the cache)."""
     training = model.training
     if training:
         model.eval()

@@ -1,7 +1,7 @@
-"""One decoding step of the Llama and Qwen families without the library's overhead per operation.
+"""One decoding step of the Llama and Qwen families without the library's per-operation overhead.
 
-For a small model that overhead, not arithmetic, is most of a step. Weights are read from the module itself,
-so nothing needs refreshing. Any other model, and one with adapters, goes through its own `forward`.
+For a small model, most of a step is overhead, not arithmetic. Weights are read from the module itself, so
+nothing needs refreshing. All other models, and those with adapters, use their own `forward`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LeanStep:
 
     @classmethod
     def of(cls, model: Any) -> LeanStep | None:
-        """None for a model whose forward is not known here to the last operation."""
+        """Build the step, or return None for a model whose forward is not exactly known here."""
         if getattr(model.config, "model_type", None) not in FAMILIES or not hasattr(model, "lm_head"):
             return None
         leaves = [m for m in model.modules() if not list(m.children())]
@@ -74,7 +74,7 @@ class _Norm:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """One layer, with what is looked up on every step gathered once."""
+    """One layer, with its attributes looked up once instead of at every step."""
 
     before: _Norm
     after: _Norm
@@ -122,7 +122,7 @@ class _Block:
             query, key = self.norms[0](query), self.norms[1](key)
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
         keys, values = layer.update(key[:, :, None], value)
-        # On CPU the kernel repeats keys for free; elsewhere heads that share keys become queries of one head.
+        # On CPU the kernel repeats keys for free; elsewhere heads sharing keys become queries of one head.
         on_cpu = x.device.type == "cpu"
         query = query[:, :, None] if on_cpu else query.view(rows, keys.shape[1], -1, width)
         mixed = F.scaled_dot_product_attention(

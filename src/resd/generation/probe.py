@@ -1,4 +1,4 @@
-"""How a model may be decoded: found out by trying, on a few tokens, before the first request."""
+"""Testing how a model can be decoded, on a few tokens, before the first request."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from resd.generation.batching import SHORTEST_PREFIX
 from resd.generation.forward import BatchForward, evaluating, has_windows
 from resd.records import ResdError
 
-# Prompts of very different lengths behind a common prefix, and what is then read token by token.
+# Prompts of very different lengths after a common prefix, and the tokens then decoded one by one.
 PREFIX = tuple(range(1, 1 + SHORTEST_PREFIX))
 SUFFIXES = ((5, 6), (7, 3, 9, 2, 8, 4, 6, 1, 3, 5, 9, 7, 2, 4, 8, 6))
 REPLY = (3, 4)
-# Of the norm of logits about their mean: more is no rounding. Twice that and more is another model.
+# Relative to the norm of centred logits: more is not rounding error; more than twice this is another model.
 ROUNDING = {torch.float32: 0.01, torch.float64: 0.01}
 ROUNDING_16 = 0.1
 
 
 @torch.no_grad()
 def counts_columns(model: Any) -> bool:
-    """Whether a model takes distances from the columns of its cache, as windows and ALiBi do.
+    """Whether a model measures distances in cache columns, as windows and ALiBi do.
 
-    Such a model must not have padding between a shared prefix and the rest. Raises ResdError for one whose
-    logits are not those of its plain forward either way.
+    Such a model must not have padding between a shared prefix and the rest. Raises ResdError if the logits
+    differ from a plain forward either way.
     """
     allowed, reason = ROUNDING.get(model.dtype, ROUNDING_16), ""
     with evaluating(model):
@@ -47,7 +47,7 @@ def counts_columns(model: Any) -> bool:
 
 
 def _plain(model: Any) -> Tensor:
-    """`[prompts, 1 + replied, V]`: of each prompt alone, with no cache."""
+    """Logits `[prompts, 1 + replied, V]` of each prompt alone, without a cache."""
     rows = []
     for suffix in SUFFIXES:
         ids = torch.tensor([[*PREFIX, *suffix, *REPLY]], device=model.device)
@@ -56,7 +56,7 @@ def _plain(model: Any) -> Tensor:
 
 
 def _decoded(model: Any, by_columns: bool) -> Tensor:
-    """The same from one batch."""
+    """The same logits, decoded in one batch."""
     prefix: Sequence[int] = () if by_columns else PREFIX
     suffixes = [(*PREFIX, *suffix)[len(prefix) :] for suffix in SUFFIXES]
     batch = BatchForward(model, prefix, suffixes, len(REPLY), by_columns=by_columns)
@@ -66,6 +66,6 @@ def _decoded(model: Any, by_columns: bool) -> Tensor:
 
 
 def _distance(ours: Tensor, expected: Tensor) -> float:
-    """Of the row that is off most."""
+    """The relative distance of the row with the largest deviation."""
     ours, expected = (logits.float() - logits.float().mean(-1, keepdim=True) for logits in (ours, expected))
     return float(((ours - expected).norm(dim=-1) / expected.norm(dim=-1)).max())

@@ -1,4 +1,4 @@
-"""The state of one request while it is answered."""
+"""The state of one request during generation."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class Reply:
 
     @property
     def remaining(self) -> int:
-        """Tokens that may still come."""
+        """The number of tokens that may still be generated."""
         return self.request.max_tokens - len(self.token_ids)
 
     def allowed(self) -> NDArray[np.bool_] | None:
-        """What the grammar allows next; None where it is free."""
+        """The mask of tokens that the grammar allows next; None if unconstrained."""
         return self.constraint.allowed(self.remaining) if self.constraint else None
 
     def take(self, token: int, logprob: float, stop_ids: Sequence[int]) -> None:
-        """Append the drawn token, or what a grammar near its limit puts in its place; see if that ends."""
+        """Append the drawn token, or its replacement by a grammar near its limit; check for the end."""
         if self.constraint is not None:
             token, stands = self.constraint.commit(token, self.remaining)
             logprob = logprob if stands else 0.0
         self._append(token, logprob)
         if self.constraint is not None and self.constraint.finished and token not in stop_ids:
-            self._append(stop_ids[0], 0.0)  # nothing else may follow: no forward needed
+            self._append(stop_ids[0], 0.0)  # nothing else can follow: no forward needed
         if self.token_ids[-1] in stop_ids:
             self.finish_reason = "stop"
         elif self.remaining == 0:
@@ -56,7 +56,7 @@ class Reply:
         self.logprobs.append(logprob)
 
     def response(self, tokenizer: Any) -> Response:
-        """What the caller gets, once finished."""
+        """The finished response."""
         assert self.finish_reason is not None
         return Response(
             request_id=self.request.id,

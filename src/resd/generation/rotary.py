@@ -1,8 +1,8 @@
-"""Rotary positions with two sets of frequencies (longrope: Phi-3, Phi-4-mini): one set for a whole run.
+"""Rotary positions with two sets of frequencies (longrope: Phi-3, Phi-4-mini): one set per run.
 
-By themselves such models take the set for long texts as soon as one sequence of a batch is longer than what
-they were first trained on. A loss would then depend on what else is in a micro-batch, and a reply would go on
-with other frequencies than its prompt was read with. So a run chooses once, as vLLM does.
+By default such models switch to the set for long texts as soon as one sequence of a batch exceeds their
+original context length. A loss would then depend on what else is in the micro-batch, and a reply could
+continue with other frequencies than its prompt. So a run chooses once, as vLLM does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from resd.generation.vllm_runtime import max_length
 
 
 def pin(model: Any, config: RunConfig) -> Any:
-    """The model, with the short set where all sequences of the run can do with it, else with the long one.
+    """Pin the model to the short set if all sequences of the run fit it, else to the long set.
 
-    With the short one it takes no longer sequences (`max_positions`). Other models stay as they are.
+    With the short set, `max_positions` is limited accordingly. Other models are unchanged.
     """
     longest = longest_planned(config, model)
     for module, original in _with_two_sets(model):
@@ -35,7 +35,7 @@ def pin(model: Any, config: RunConfig) -> Any:
 
 
 def longest_planned(config: RunConfig, model: Any) -> int:
-    """Tokens of the longest prompt and reply that the configuration allows: what vLLM is started for, or
+    """Tokens of the longest prompt and reply that the configuration allows: vLLM's `max_model_len`, or
     `context.max_prompt_tokens` and a reply."""
     if config.generation.engine == "vllm":
         return max_length(model, config.generation)
@@ -46,19 +46,19 @@ def longest_planned(config: RunConfig, model: Any) -> int:
 
 
 def _with_two_sets(model: Any) -> Iterator[tuple[Any, int]]:
-    """Modules that choose, and the length from which on they take the long set."""
+    """Yield modules with two sets, and the length from which on they use the long one."""
     for module in model.modules():
         kinds = vars(module).get("rope_type")
         if kinds == "longrope":
             yield module, int(module.config.rope_parameters["original_max_position_embeddings"])
-        elif isinstance(kinds, dict):  # by kind of layer
+        elif isinstance(kinds, dict):  # by layer type
             settings = [module.config.rope_parameters[name] for name, k in kinds.items() if k == "longrope"]
             if settings:
                 yield module, max(int(one["original_max_position_embeddings"]) for one in settings)
 
 
 def _append(module: Any, words: tuple[Any, ...], options: dict[str, Any], *, position: int) -> Any:
-    """One more position, that of the first token which is too far for the short set."""
+    """Append one position, the first one too large for the short set."""
 
     def longer(positions: Tensor) -> Tensor:
         return torch.cat((positions, torch.full_like(positions[..., :1], position)), dim=-1)

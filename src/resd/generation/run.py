@@ -1,4 +1,4 @@
-"""One batch from its prompts to the end of its last reply."""
+"""Decoding one batch, from its prompts to the end of its last reply."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from resd.generation.replies import Reply
 from resd.generation.sampling import SamplingParameters, draw, log_probabilities
 from resd.records import ResdError
 
-# Rows that have finished are dropped once they are this share of the batch.
+# Finished rows are dropped once they make up this share of the batch.
 COMPACT_AT = 0.25
 
 
 class Run:
-    """Advances all rows of a batch by one token at a time. `replies` come with the shortest prompt first.
+    """Advances all rows of a batch by one token at a time. `replies` are sorted by prompt, shortest first.
 
-    `by_columns` says that the model takes distances from columns (`probe.counts_columns`).
+    `by_columns`: the model measures distances in columns (`probe.counts_columns`).
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Run:
         self._stop_ids = stop_ids
         self.rows = list(replies)
         prompts = [row.request.prompt_ids for row in self.rows]
-        # Where columns count, there must be no padding between prefix and suffix.
+        # If columns count, there must be no padding between prefix and suffix.
         shared = 0 if by_columns else common_prefix(prompts)
         reply = max(row.request.max_tokens for row in self.rows)
         self._forward = BatchForward(
@@ -56,7 +56,7 @@ class Run:
 
     @torch.inference_mode()
     def advance(self) -> list[Reply]:
-        """One more token for every open row; returns the replies that it finished."""
+        """Generate one token for every open row; returns the replies that finished."""
         with evaluating(self._model):
             logits = self._logits()
         logprobs = log_probabilities(logits, self._parameters, self._allowed(logits.shape[-1]))
@@ -77,7 +77,7 @@ class Run:
         return self._forward.step(self._last)
 
     def _compact(self) -> None:
-        """Drop finished rows, now and then; read back what grammars have put in place of drawn tokens."""
+        """Occasionally drop finished rows; read back tokens that grammars have replaced."""
         kept = [i for i, row in enumerate(self.rows) if row.finish_reason is None]
         if len(kept) <= (1 - COMPACT_AT) * len(self.rows):
             self._forward.keep(kept)
@@ -99,7 +99,7 @@ class Run:
         allowed = np.ones((len(self.rows), vocabulary), dtype=bool)
         for mask, row in zip(allowed, self.rows, strict=True):
             if row.finish_reason is None and (known := row.allowed()) is not None:
-                # Models may have more rows than the tokenizer has tokens, or fewer.
+                # The model's vocabulary may be larger or smaller than the tokenizer's.
                 mask[:] = False
                 mask[: len(known)] = known[:vocabulary]
         return torch.from_numpy(allowed).to(self._device)
@@ -121,6 +121,6 @@ def _check_finite(logprob: float, row: Reply) -> None:
     if not math.isfinite(logprob):
         raise ResdError(
             f"request {row.request.id!r}: the model's logits are not finite (NaN or infinite) after "
-            f"{len(row.token_ids)} tokens; lower optimizer.learning_rate and go on from an earlier "
-            "checkpoint, or, for weights as published, set compute_dtype to float32"
+            f"{len(row.token_ids)} tokens; lower optimizer.learning_rate and resume from an earlier "
+            "checkpoint or, for published weights, set compute_dtype to float32"
         )

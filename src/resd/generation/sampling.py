@@ -1,4 +1,4 @@
-"""Sampling: temperature, nucleus, grammar mask, and randomness that belongs to a request alone."""
+"""Sampling: temperature, nucleus, grammar mask, and per-request randomness."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 def uniforms(seed: int, count: int) -> NDArray[np.float64]:
     """The random numbers of one request, one per token: a counter-based stream keyed by its seed."""
     key = seed & 0xFFFF_FFFF_FFFF_FFFF
-    # 32 bits keep u * total below total after rounding, so that the inverse CDF never runs off its end.
+    # 32 bits keep u * total below total after rounding, so that the inverse CDF never runs past its end.
     return np.random.Generator(np.random.Philox(key=key)).integers(0, 2**32, count) / 2**32
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParameters:
-    """Per row: `[B, 1]` float32 tensors, and what can be skipped."""
+    """Parameters per row as `[B, 1]` float32 tensors, and flags for what can be skipped."""
 
     temperature: Tensor  # 1 where greedy
     top_p: Tensor
@@ -68,13 +68,13 @@ def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
 
 
 def draw(logprobs: Tensor, u: Tensor, parameters: SamplingParameters) -> tuple[Tensor, Tensor]:
-    """Ids `[B]` by inverse CDF at `u` `[B]` in [0, 1), or the mode where greedy; and their log-probs `[B]`.
+    """Ids `[B]` by inverse CDF at `u` `[B]` in [0, 1), or the mode if greedy; and their log-probs `[B]`.
 
-    A greedy draw has the log-prob that it has at temperature 1. Where a row is NaN, so is the log-prob.
+    A greedy token gets its log-prob at temperature 1. If a row is NaN, so is its log-prob.
     """
     cdf = logprobs.double().exp().cumsum(-1)
     ids = torch.searchsorted(cdf, u[:, None] * cdf[:, -1:], right=True)
-    ids = ids.clamp_(max=logprobs.shape[-1] - 1)  # beyond the end of what is NaN
+    ids = ids.clamp_(max=logprobs.shape[-1] - 1)  # a NaN row gives an index past the end
     if parameters.any_greedy:
         ids = torch.where(parameters.greedy, logprobs.argmax(-1, keepdim=True), ids)
     return ids[:, 0], logprobs.gather(-1, ids)[:, 0]

@@ -1,4 +1,4 @@
-"""Replies that follow a JSON schema: token masks from llguidance, and a document that always closes in time.
+"""Replies that follow a JSON schema: token masks from llguidance, and documents that always close in time.
 
 The grammar writes JSON as `json.dumps` does: `", "` between items, `": "` after keys, no other white space.
 """
@@ -19,11 +19,11 @@ from resd.generation.vocabulary import Vocabulary
 from resd.records import Request, ResdError
 
 JSON_STYLE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
-# Without `no_forcing`, text that must come next is masked down to one tokenization of it, which need not be
+# Without `no_forcing`, text that must come next is masked to one tokenization of it, which may differ from
 # the model's own: a model that writes `", "tag": "helpful"}` as one token would be thrown off.
 _GRAMMAR = '%llguidance {"no_forcing": true}\nstart: %json '
 CACHED_GRAMMARS = 64
-# Keywords under which no bound on the length of a closing is taken for granted.
+# Keywords for which no bound on the closing length is assumed.
 UNBOUNDED = {
     "$ref",
     "allOf",
@@ -38,9 +38,9 @@ UNBOUNDED = {
 
 
 class Grammars:
-    """Compiles schemas (the last few are kept) and hands out one `Constraint` per request.
+    """Compiles schemas (caching the last few) and creates one `Constraint` per request.
 
-    `after` is a marker such as "</think>": where a thought is open, the grammar starts behind it.
+    `after` is a marker such as "</think>": if a thinking block is open, the grammar starts after it.
     """
 
     def __init__(self, vocabulary: Vocabulary, after: str | None = None) -> None:
@@ -49,7 +49,7 @@ class Grammars:
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def constraint(self, request: Request) -> Constraint | None:
-        """None without a schema. `ResdError` for a bad schema, or one that `max_tokens` cannot hold."""
+        """None without a schema. Raises ResdError for a bad schema, or one that cannot fit `max_tokens`."""
         if request.schema is None:
             return None
         matcher = self._matcher(request.schema).deep_copy()
@@ -66,7 +66,7 @@ class Grammars:
         return constraint
 
     def _matcher(self, schema: Mapping[str, Any]) -> LLMatcher:
-        text = json.dumps(schema)  # the order of properties is part of a grammar
+        text = json.dumps(schema)  # the order of properties is part of the grammar
         if text not in self._compiled:
             self._compiled[text] = self._compile(text)
             if len(self._compiled) > CACHED_GRAMMARS:
@@ -84,7 +84,7 @@ class Grammars:
 
 
 class Constraint:
-    """The grammar's state in one reply: which tokens may come next, and what to make of the one drawn."""
+    """The grammar's state in one reply: which tokens may come next, and whether a drawn token stands."""
 
     def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher, reserve: int | None) -> None:
         self._vocabulary = vocabulary
@@ -95,21 +95,21 @@ class Constraint:
 
     @property
     def finished(self) -> bool:
-        """The document is complete and nothing but a stop token can follow."""
+        """Whether the document is complete and only a stop token can follow."""
         return self.thought is None and bool(self._matcher.is_stopped())
 
     def allowed(self, remaining: int) -> NDArray[np.bool_]:
-        """`[len(vocabulary)]`: what may come next when `remaining` tokens are left, this one included."""
+        """`[len(vocabulary)]`: which tokens may come next with `remaining` tokens left, including it."""
         if self.thought is None:
             return mask_of(self._matcher, len(self._vocabulary))
         mask = self.thought.allowed(remaining)
         return mask | mask_of(self._matcher, len(self._vocabulary)) if self.thought.optional else mask
 
     def commit(self, token: int, remaining: int) -> tuple[int, bool]:
-        """Take the drawn token with `remaining` left, this one included. Returns (token, whether it stands).
+        """Consume the drawn token with `remaining` left, including it. Returns (token, whether it stands).
 
-        A token behind which the document could no longer be closed in time gives way to the first token of
-        the shortest way out, as if nothing else had been allowed.
+        A token after which the document could no longer be closed in time is replaced by the first token of
+        the shortest closing, as if nothing else had been allowed.
         """
         if self.thought is not None and self.thought.takes(token):
             if self.thought.over:
@@ -122,13 +122,13 @@ class Constraint:
         return chosen, chosen == token
 
     def way_out(self, remaining: int) -> int:
-        """The next token of a short way to the end, when `remaining` are left, this one included."""
+        """The next token of a short closing, with `remaining` tokens left, including it."""
         path = closing_path(self._vocabulary, self._matcher, remaining - 1)
         assert path is not None, "a constrained reply can no longer be closed"
         return path[0] if path else self._vocabulary.stop_ids[0]
 
     def _closable(self, token: int, left: int) -> int:
-        """Consume `token`, or the way out where the `left` tokens behind it could not close and stop."""
+        """Consume `token`, or a closing token if the `left` tokens after it could not close and stop."""
         known = self._path
         if not self._matcher.consume_token(token):
             raise RuntimeError(f"the grammar refused token {token}: {self._matcher.get_error()}")
@@ -145,7 +145,7 @@ class Constraint:
         way_out = known or closing_path(self._vocabulary, self._matcher, left)
         if way_out is None:
             raise RuntimeError("a constrained reply can no longer be closed")
-        if not way_out:  # complete already: what was drawn would only have made it longer
+        if not way_out:  # already complete: the drawn token would only have made it longer
             return self._vocabulary.stop_ids[0]
         self._matcher.consume_token(way_out[0])
         self._path = way_out[1:]
@@ -153,20 +153,20 @@ class Constraint:
 
 
 def grammar_text(schema: Mapping[str, Any]) -> str:
-    """A schema as a grammar of llguidance."""
+    """A schema as an llguidance grammar."""
     return _GRAMMAR + json.dumps({**schema, "x-guidance": JSON_STYLE})
 
 
 def mask_of(matcher: LLMatcher, size: int) -> NDArray[np.bool_]:
-    """`[size]`: tokens that the grammar allows next."""
+    """`[size]`: the mask of tokens that the grammar allows next."""
     bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
     return np.unpackbits(bits, count=size, bitorder="little").view(np.bool_)
 
 
 def closing_path(vocabulary: Vocabulary, matcher: LLMatcher, limit: int) -> list[int] | None:
-    """A short way to a complete document: token ids, at most `limit`, or None where none was found.
+    """A short path to a complete document: at most `limit` token ids, or None if none was found.
 
-    Greedy: what is forced, else the allowed token that closes most. It depends on the state alone, so
+    Greedy: forced tokens, else the allowed token that closes most. It depends on the state alone, so
     following the path never makes it longer.
     """
     matcher, path = matcher.deep_copy(), list[int]()
@@ -181,7 +181,7 @@ def closing_path(vocabulary: Vocabulary, matcher: LLMatcher, limit: int) -> list
 
 
 def _forced(vocabulary: Vocabulary, matcher: LLMatcher) -> list[int]:
-    """Tokens of what must come next, or none where that is open or starts inside a character."""
+    """The forced next tokens; none if the next text is open or starts inside a character."""
     try:
         text = matcher.compute_ff_bytes().decode()
     except UnicodeDecodeError:
@@ -197,10 +197,10 @@ def _closest(vocabulary: Vocabulary, matcher: LLMatcher) -> int:
 
 
 def reserve_of(schema: Mapping[str, Any]) -> int | None:
-    """Characters that closing can ever take, so that nothing needs checking while more tokens are left.
+    """An upper bound on the characters needed to close: nothing is checked while more tokens are left.
 
-    That is a document with every property and, in each list, as many items as are needed, or one. None where
-    no bound is known (references, patterns, free-form objects): then each token is checked.
+    It is the length of a document with every property and, in each list, the minimum number of items, at
+    least one. None if no bound is known (references, patterns, free-form objects): all tokens are checked.
     """
     try:
         return 16 + _longest(schema)
@@ -229,7 +229,7 @@ def _longest_object(schema: Mapping[str, Any]) -> int:
 
 
 def _longest_string(schema: Mapping[str, Any]) -> int:
-    # Quotes, and an escape or a character of several bytes that is still open.
+    # Quotes, and an unfinished escape or multi-byte character.
     return 14 + int(schema.get("minLength", 0))
 
 

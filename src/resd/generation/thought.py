@@ -1,4 +1,4 @@
-"""Thoughts: free text that comes before a document, and the marker that ends it."""
+"""Thinking: free text before a document, and the marker that ends it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from resd.generation.vocabulary import Vocabulary
 from resd.records import Request
 
-# At most this share of `max_tokens` goes to a thought that precedes the document.
+# The maximum share of `max_tokens` for thinking that precedes a document.
 THOUGHT_SHARE = 0.5
 
 
 class Marker:
-    """What ends a thought, such as "</think>", and the tokens that end one and go on.
+    """The text that ends thinking, such as "</think>", and the tokens that end it and continue.
 
-    Tokenizers merge the end of a marker with what often follows it: `>\\n\\n` is one token to many models.
+    Tokenizers merge the end of a marker with what often follows: `>\\n\\n` is one token in many models.
     """
 
     def __init__(self, vocabulary: Vocabulary, text: str) -> None:
@@ -25,13 +25,13 @@ class Marker:
         self._spilling: dict[int, NDArray[np.intp]] = {}
 
     def begun(self, tail: bytes) -> list[int]:
-        """How many bytes of it are written at the end of `tail`: each count that may be, 0 among them."""
+        """All numbers of the marker's first bytes that `tail` may end with, including 0."""
         return [known for known in range(len(self.bytes)) if tail.endswith(self.bytes[:known])]
 
     def spilling(self, known: int) -> NDArray[np.intp]:
-        """Tokens that complete it, `known` bytes being there, with more than white space behind it.
+        """Tokens that complete the marker after `known` bytes and continue with more than white space.
 
-        They would begin the document unseen by its grammar.
+        They would start the document unseen by its grammar.
         """
         if known not in self._spilling:
             begun = self.bytes[:known]
@@ -42,7 +42,7 @@ class Marker:
 
 
 class Thought:
-    """Free text before the document: up to a marker, within a bound, without stop tokens."""
+    """Free text before the document: up to a marker, bounded in length, without stop tokens."""
 
     def __init__(self, marker: Marker, reserve: int, *, optional: int | None) -> None:
         self._vocabulary = marker.vocabulary
@@ -52,11 +52,11 @@ class Thought:
         self._opener = optional
         self._tail = b""
         self.over = False
-        self._forced: list[int] = []  # what is left of the marker, once it is being written for the model
+        self._forced: list[int] = []  # the rest of the marker, once it is being forced
 
     @classmethod
     def before_grammar(cls, marker: Marker | None, request: Request, shortest: int) -> Thought | None:
-        """The thought that the prompt left open, or that the model may open at once; else None."""
+        """The thinking that the prompt left open, or that the model may open immediately; else None."""
         if marker is None:
             return None
         vocabulary, text = marker.vocabulary, marker.text
@@ -73,17 +73,17 @@ class Thought:
 
     @property
     def optional(self) -> bool:
-        """Nothing is written yet, and the reply may also start with the document itself."""
+        """Whether nothing is written yet and the reply may also start with the document itself."""
         return self._opener is not None
 
     @property
     def least(self) -> int:
-        """Tokens that it takes at least."""
+        """The minimum number of tokens that it takes."""
         return 0 if self.optional else len(self._closing)
 
     @property
     def kept(self) -> int:
-        """Tokens that it leaves to its marker and to the document."""
+        """The number of tokens reserved for its marker and the document."""
         return self._reserve + len(self._closing)
 
     def allowed(self, remaining: int) -> NDArray[np.bool_]:
@@ -101,7 +101,7 @@ class Thought:
         return mask
 
     def takes(self, token: int) -> bool:
-        """Whether the token belongs to the thought (an optional one starts with its opener only)."""
+        """Whether the token belongs to the thinking (optional thinking starts only with its opening tag)."""
         if self._opener is not None:
             opened, self._opener = token == self._opener, None
             return opened

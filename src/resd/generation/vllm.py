@@ -29,24 +29,24 @@ Reference = Callable[[Sequence[int], Sequence[int]], Tensor]
 PROBE = "A push of weights is only done when both sides say the same."
 PROBE_TOKENS = 8
 STEPS_AHEAD = 4
-# Mean distance of log-probs that rounding can explain. A wrong tensor makes it whole units.
+# Mean difference of log-probs that rounding can explain. A wrong tensor causes differences of several nats.
 APART = {torch.float32: 0.01, torch.bfloat16: 0.1, torch.float16: 0.05}
 
 
 class VLLMEngine:
     """Generates with a copy of the trainer's model inside vLLM (see `GenerationEngine`).
 
-    On CUDA the engine sleeps outside `awake()` and holds neither weights nor cache; whenever it wakes, it is
-    given the weights of the last `load_weights` again. Those are kept by reference: a trainer that changes
-    them in place calls `load_weights` after each change. Elsewhere it never sleeps. Of a sharded model, its
-    own shards are read, one tensor at a time.
+    On CUDA the engine sleeps outside `awake()` and holds neither weights nor cache; when it wakes, it reloads
+    the weights of the last `load_weights`. Those are kept by reference: a trainer that changes them in place
+    must call `load_weights` after each change. On other devices it never sleeps. A sharded model is gathered
+    one tensor at a time.
 
-    `compute_dtype` as for the `Decoder`. With `reference`, each push of weights is followed by a comparison
-    of one reply's log-probs with the trainer's: `ResdError` where they are apart.
+    `compute_dtype` is as for the `Decoder`. With `reference`, each weight push is followed by a comparison of
+    one reply's log-probs with the trainer's, which raises ResdError if they differ.
 
-    A request's seed decides its randomness; its logits, and so now and then a token, may still depend in the
-    last digits on what shares its batch. Where a model might have opened a thought before a document and did
-    not, the log-prob of the document's first token is that among documents.
+    A request's seed determines its randomness; its logits may still depend in the last digits on the rest of
+    the batch, which occasionally changes a token. If a model could have opened a thinking block before a
+    document and did not, the log-prob of the document's first token is conditional on that.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class VLLMEngine:
         return Grammars(Vocabulary.of(self._tokenizer, self._stop_ids), self._grammar_after)
 
     def submit(self, requests: Sequence[Request]) -> Iterator[Response]:
-        """Check every request at once (`ResdError`), then yield responses as they finish."""
+        """Check all requests first (raises ResdError), then yield responses as they finish."""
         check(requests, self._max_length)
         replies = {r.id: self._reply(r) for r in requests}
         self._open |= replies
         return self._generate(replies)
 
     def cancel(self, ids: Iterable[str]) -> None:
-        """Stop these requests at once. Other ids are ignored."""
+        """Stop these requests immediately. Unknown ids are ignored."""
         for name in set(ids) & set(self._open):
             reply = self._open[name]
             reply.finish_reason = reply.finish_reason or "cancelled"
@@ -98,7 +98,7 @@ class VLLMEngine:
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """Hold weights and cache inside this context only, where the platform lets go of them."""
+        """Hold weights and cache inside this context only, if the platform can release them."""
         self._wake()
         try:
             yield
@@ -106,13 +106,13 @@ class VLLMEngine:
             self._sleep()
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Take tensors by parameter name; what is not among them is read from the model that was given.
+        """Load tensors by parameter name; all others are read from the original model.
 
-        An unknown name or a wrong shape is a `ResdError`. Asleep, the engine takes them when it wakes.
-        Replies that have begun keep their weights: finish or cancel them first.
+        A sleeping engine loads them when it wakes. Replies in progress must be finished or cancelled first.
+        Raises ResdError for an unknown name, a wrong shape, or replies in progress.
         """
         if self._serving:
-            raise ResdError("weights were pushed while vLLM is writing replies: finish or cancel those first")
+            raise ResdError("weights were pushed while vLLM is generating: finish or cancel requests first")
         self._tensors = self._checked(named_tensors)
         if not self._asleep:
             self._push()
@@ -124,7 +124,7 @@ class VLLMEngine:
 
     def _generate(self, replies: dict[str, Reply]) -> Iterator[Response]:
         if self._asleep:
-            raise ResdError("the vLLM engine sleeps: generate inside `with engine.awake()`")
+            raise ResdError("the vLLM engine is asleep: generate inside `with engine.awake()`")
         try:
             for reply in replies.values():
                 self._start(reply)
@@ -139,7 +139,7 @@ class VLLMEngine:
             self._abandon(replies)
 
     def _start(self, reply: Reply) -> None:
-        """Have vLLM go on with a reply, from its beginning or from where another phase ended."""
+        """Have vLLM continue a reply, from its start or from the end of another phase."""
         force_marker(reply, self._stop_ids)
         if reply.finish_reason:
             return
@@ -154,7 +154,7 @@ class VLLMEngine:
                 self._advance(output.request_id, output.outputs[0])
 
     def _advance(self, name: str, completion: Any) -> None:
-        """Give a reply its new tokens; where vLLM's request has served its purpose, go on from there."""
+        """Append new tokens to a reply; if vLLM's request has finished its phase, start the next one."""
         reply, ended = self._serving[name], completion.finish_reason
         if ended not in (None, "stop", "length"):
             raise RuntimeError(f"vLLM gave up on request {reply.request.id!r}: {ended}")
@@ -173,7 +173,7 @@ class VLLMEngine:
             self._start(reply)
 
     def _drop_finished(self) -> None:
-        """Take what is over from vLLM's hands."""
+        """Abort vLLM's requests for replies that have finished."""
         over = [name for name, reply in self._serving.items() if reply.finish_reason]
         for name in over:
             del self._serving[name]
@@ -181,7 +181,7 @@ class VLLMEngine:
             self._llm.abort_request(over)
 
     def _abandon(self, replies: Mapping[str, Reply]) -> None:
-        """Nobody waits for these any more."""
+        """Abort replies that are no longer needed."""
         for name, reply in replies.items():
             reply.finish_reason = reply.finish_reason or "cancelled"
             if self._open.get(name) is reply:
@@ -191,7 +191,7 @@ class VLLMEngine:
     def _checked(self, named_tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         tensors = vllm_runtime.own_tensors(self._model)
         if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
-            # Shards are gathered as they are pushed: no rank is to hold a whole model for long.
+            # Shards are gathered as they are pushed, so that no rank holds a whole model.
             return {name: tensor.detach() for name, tensor in tensors.items()}
         for name, tensor in named_tensors:
             if name not in tensors or tensors[name].shape != tensor.shape:
@@ -207,18 +207,18 @@ class VLLMEngine:
             self._forget()
 
     def _forget(self) -> None:
-        """Drop keys and values of former weights."""
+        """Drop cached keys and values of previous weights."""
         for _ in range(STEPS_AHEAD):
             if self._llm.reset_prefix_cache():
                 return
-            self._llm.step()  # one that was under way when its requests ended may hold some
-        raise RuntimeError("vLLM keeps keys and values of weights that it no longer has")
+            self._llm.step()  # a step in flight when its requests ended may hold some
+        raise RuntimeError("vLLM still caches keys and values of previous weights")
 
     def _wake(self) -> None:
-        """Weights first: while they are pushed, the cache's memory is still free."""
+        """Wake weights first: while they are pushed, the cache's memory is still free."""
         if not self._asleep:
             return
-        torch.cuda.empty_cache()  # what the trainer no longer uses
+        torch.cuda.empty_cache()  # free what the trainer no longer uses
         self._llm.wake_up(tags=["weights"])
         self._push()
         torch.cuda.empty_cache()
@@ -234,7 +234,7 @@ class VLLMEngine:
             self._asleep = True
 
     def _compare(self) -> None:
-        """Log-probs of one reply, here and by the trainer."""
+        """Compare the log-probs of one reply with the trainer's."""
         if self._reference is None:
             return
         ids = tuple(self._tokenizer.encode(PROBE, add_special_tokens=False))
@@ -243,13 +243,13 @@ class VLLMEngine:
         apart = float((torch.tensor(response.logprobs) - expected).abs().mean())
         if not apart < APART[self._dtype]:
             raise ResdError(
-                f"log-probs of vLLM and of the trainer are {apart:.3f} apart after a push of weights: this "
-                "model's weights do not arrive whole; set generation.engine to decoder"
+                f"log-probs of vLLM and of the trainer differ by {apart:.3f} after a weight push: this "
+                "model's weights are not transferred correctly; set generation.engine to decoder"
             )
 
 
 def phase_of(reply: Reply) -> Literal["free", "opening", "thought", "document"]:
-    """What is being written: anything, a choice between thought and document, or one of the two."""
+    """What is being generated: free text, a choice between thinking and document, or one of the two."""
     if reply.constraint is None:
         return "free"
     if reply.constraint.thought is None:
@@ -258,9 +258,9 @@ def phase_of(reply: Reply) -> Literal["free", "opening", "thought", "document"]:
 
 
 def sampling_params(reply: Reply, stop: Sequence[int]) -> Any:
-    """vLLM's parameters for the phase that a reply is in.
+    """vLLM's parameters for the reply's current phase.
 
-    A thought is free text that stop tokens must not end; a document follows the same grammar here and there.
+    Thinking is free text that stop tokens must not end; a document uses the same grammar as in `Constraint`.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -293,12 +293,12 @@ def sampling_params(reply: Reply, stop: Sequence[int]) -> Any:
 
 
 def take(reply: Reply, token: int, logprob: float, stop: Sequence[int]) -> None:
-    """Append what vLLM drew. Behind a token that could no longer be closed in time, close at once."""
+    """Append a token drawn by vLLM, or start closing if the document could not be closed in time after it."""
     constraint, length = reply.constraint, len(reply.token_ids)
     if constraint is not None and phase_of(reply) == "opening":
         assert constraint.thought is not None
         if not constraint.thought.allowed(reply.remaining)[token]:
-            constraint.thought = None  # a document after all: drawn anew, by the same seed, under its grammar
+            constraint.thought = None  # a document after all: redrawn with the same seed under its grammar
             return
     reply.take(token, logprob, stop)
     if constraint is not None and reply.token_ids[length] != token:
@@ -307,7 +307,7 @@ def take(reply: Reply, token: int, logprob: float, stop: Sequence[int]) -> None:
 
 
 def force_marker(reply: Reply, stop: Sequence[int]) -> None:
-    """End a thought that has used up its share."""
+    """End thinking that has used up its share."""
     while (
         phase_of(reply) == "thought"
         and reply.constraint is not None

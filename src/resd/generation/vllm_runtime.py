@@ -1,6 +1,6 @@
-"""All that touches vLLM's own interface: what is installed, the engine inside, weights on their way into it.
+"""Everything that touches vLLM's own interface: version checks, engine construction, weight loading.
 
-vLLM is imported only once a run asks for it. Checked with the sources of 0.25.1 and 0.32.0.
+vLLM is imported only if a run uses it. Checked against the sources of 0.25.1 and 0.32.0.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from resd.launch import world_size
 from resd.records import ResdError
 
 OLDEST, TOO_NEW = (0, 25), (0, 33)
-# The engine has to live in this process to be handed tensors. The others only where nobody has set them.
+# The engine must live in this process to receive tensors. The others are only set if unset.
 REQUIRED = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 DEFAULTS = {
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",  # each push of float32 weights would warn of each tensor
+    "VLLM_LOGGING_LEVEL": "ERROR",  # each push of float32 weights would warn about every tensor
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
@@ -37,7 +37,7 @@ CPU_BATCHED_TOKENS = 4096
 
 
 def check_vllm(config: GenerationConfig, device: str) -> None:
-    """`ResdError` where vLLM cannot serve on `device` ("cpu" or "cuda") as configured. Imports no vLLM."""
+    """Raises ResdError if vLLM cannot run on `device` ("cpu" or "cuda") as configured. Imports no vLLM."""
     build, version = _installed()
     if not OLDEST <= _release(version) < TOO_NEW:
         raise ResdError(
@@ -55,7 +55,7 @@ def check_vllm(config: GenerationConfig, device: str) -> None:
 
 
 def start(model: Any, tokenizer: Any, config: GenerationConfig, dtype: torch.dtype, folder: Path) -> Any:
-    """A `LLMEngine` of the model's shape with arbitrary weights; `folder` must outlive it."""
+    """Start an `LLMEngine` of the model's shape with dummy weights; `folder` must outlive it."""
     os.environ.update(REQUIRED)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -75,8 +75,8 @@ def start(model: Any, tokenizer: Any, config: GenerationConfig, dtype: torch.dty
         tensor_parallel_size=config.tensor_parallel_size,
         distributed_executor_backend="external_launcher" if world_size() > 1 else None,
         enable_sleep_mode=can_sleep(model),
-        enforce_eager=on_cpu,  # what is compiled there costs more than it saves
-        # Where a prompt is cut in pieces, a seeded request fails on a CPU (0.32).
+        enforce_eager=on_cpu,  # compilation costs more than it saves there
+        # With chunked prefill, a seeded request fails on a CPU (0.32).
         enable_chunked_prefill=False if on_cpu else None,
         max_num_batched_tokens=max(CPU_BATCHED_TOKENS, longest) if on_cpu else None,
         disable_log_stats=True,
@@ -89,18 +89,18 @@ def start(model: Any, tokenizer: Any, config: GenerationConfig, dtype: torch.dty
     except (ValueError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ResdError(
-            f"generation.engine vllm: the engine did not start ({reason}); mend that, or set "
+            f"generation.engine vllm: the engine did not start ({reason}); fix that, or set "
             "generation.engine to decoder"
         ) from error
 
 
 def can_sleep(model: Any) -> bool:
-    """Whether the engine can let go of its memory where the model is."""
+    """Whether the engine can release its memory on the model's device."""
     return bool(model.device.type == "cuda")
 
 
 def push(llm: Any, model: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Put all of the model's weights, by parameter name, into the engine; those with adapters merged."""
+    """Load all of the model's weights into the engine by parameter name, with adapters merged."""
     weights = merging(model, gathered(checkpoint_names(model, base_tensors(tensors))))
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
     if model.device.type == "cpu":
@@ -110,14 +110,14 @@ def push(llm: Any, model: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 def own_tensors(model: Any) -> dict[str, Tensor]:
-    """What a checkpoint holds of a model, by name in memory; a tied head is not there twice."""
+    """The tensors that a checkpoint of the model contains, by name in memory; a tied head occurs once."""
     saved = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
     return dict(model.named_parameters()) | buffers
 
 
 def checkpoint_names(model: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """As in a saved checkpoint, which is what vLLM reads: transformers fuses experts in memory, for one."""
+    """Rename and split tensors as in a saved checkpoint, which vLLM expects: e.g. experts fused in memory."""
     from transformers.core_model_loading import revert_weight_conversion
 
     renamed: Mapping[str, Tensor] = revert_weight_conversion(model, dict(tensors))
@@ -125,33 +125,33 @@ def checkpoint_names(model: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, 
 
 
 def gathered(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """One after the other, whole, so that no rank holds all of a sharded model at once."""
+    """Yield full tensors one by one, so that no rank holds all of a sharded model at once."""
     for name, tensor in tensors.items():
         yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def max_length(model: Any, config: GenerationConfig) -> int:
-    """Tokens of prompt and reply: as configured, at most the model's positions."""
+    """Maximum tokens of prompt and reply: as configured, at most the model's positions."""
     positions = max_positions(model)
     return min(config.max_model_len or positions, positions)
 
 
 def _repack_head(model: nn.Module) -> None:
-    """On a CPU, a head tied to the embeddings multiplies by a packed copy, which reloading leaves stale."""
+    """Repack the head: on a CPU, a tied head uses a packed copy, which reloading leaves stale."""
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
     dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
 
 
 def _repack_experts(model: nn.Module) -> None:
-    """On a CPU, experts are packed when the engine starts, and reloading leaves them plain."""
+    """Repack experts: on a CPU they are packed when the engine starts, and reloading unpacks them."""
     for layer in model.modules():
         if kernel := getattr(getattr(layer, "quant_method", None), "moe_kernel", None):
             kernel.fused_experts.process_weights_after_loading(layer)
 
 
 def _describe(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Configuration and tokenizer as files; the weights come another way."""
+    """Write configuration and tokenizer to files; weights are pushed separately."""
     config = copy.deepcopy(model.config)
     config.architectures = config.architectures or [type(model).__name__]
     config.save_pretrained(folder)
@@ -159,9 +159,9 @@ def _describe(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def _with_known_decoder(tokenizer: Any) -> Any:
-    """llguidance tells the bytes of tokens by the kind of decoder, and does not know the plainest one.
+    """Replace the plain joining decoder, which llguidance does not support, by byte fallback.
 
-    Plain joining is byte fallback without any bytes to fall back to.
+    Plain joining is equivalent to byte fallback without any byte tokens.
     """
     if not isinstance(tokenizer.backend_tokenizer.decoder, decoders.Fuse):
         return tokenizer
@@ -171,7 +171,7 @@ def _with_known_decoder(tokenizer: Any) -> Any:
 
 
 def _installed() -> tuple[str, str]:
-    """Name and version of the package."""
+    """Name and version of the installed package."""
     for name in ("vllm", "vllm-cpu"):
         try:
             return name, importlib.metadata.version(name)
@@ -190,7 +190,7 @@ def _check_processes(tensor_parallel: int) -> None:
     if world_size() % tensor_parallel:
         raise ResdError(
             f"generation.tensor_parallel_size {tensor_parallel}: {world_size()} processes cannot be split "
-            "into groups of so many; start the run under torchrun with a multiple of it"
+            "into groups of that size; start the run under torchrun with a multiple of it"
         )
 
 
@@ -199,4 +199,4 @@ def _check_architecture(model: Any) -> None:
 
     wanted: Iterable[str] = model.config.architectures or [type(model).__name__]
     if not set(wanted) & set(ModelRegistry.get_supported_archs()):
-        raise ValueError(f"it has no model of architecture {', '.join(wanted)}")
+        raise ValueError(f"it does not support the architecture {', '.join(wanted)}")

@@ -1,4 +1,4 @@
-"""The bytes of every token, whatever tokenizer: what grammars and closing markers are matched against."""
+"""The bytes of every token for any tokenizer, against which grammars and closing markers are matched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Token id -> bytes. Special tokens keep their bytes, but no grammar ever lets them through."""
+    """Token id -> bytes. Special tokens keep their bytes, but no grammar ever allows them."""
 
     tokens: tuple[bytes, ...]
     special_ids: frozenset[int]
@@ -32,7 +32,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any, stop_ids: tuple[int, ...]) -> Vocabulary:
-        """Read a fast tokenizer (`ResdError` for others, and for decoders whose bytes cannot be told)."""
+        """Read a fast tokenizer. Raises ResdError for slow ones and decoders whose bytes are unknown."""
         core = getattr(tokenizer, "backend_tokenizer", None)
         if core is None:
             raise ResdError("replies with a schema need a fast tokenizer: load it with use_fast=True")
@@ -50,7 +50,7 @@ class Vocabulary:
 
     @cached_property
     def grammar_tokenizer(self) -> Any:
-        """The same for llguidance."""
+        """The vocabulary as an llguidance tokenizer."""
         return LLTokenizer(TokenizerWrapper(_Words(self)), n_vocab=len(self), eos_token=list(self.stop_ids))
 
     @cached_property
@@ -60,7 +60,7 @@ class Vocabulary:
 
     @cached_property
     def brackets(self) -> list[int]:
-        """The tokens `]` and `}`. Only inside a string can both come next."""
+        """The tokens `]` and `}`. Both can come next only inside a string."""
         return [
             i for i, token in enumerate(self.tokens) if token in (b"]", b"}") and i not in self.special_ids
         ]
@@ -73,7 +73,7 @@ class Vocabulary:
 
 
 class _Words:
-    """The shape in which llguidance takes a tokenizer."""
+    """The tokenizer interface that llguidance expects."""
 
     bos_token_id = None
 
@@ -92,7 +92,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _closing_key(token: bytes, closers: tuple[bytes, ...]) -> tuple[int, bool, int]:
-    """In this order: closers, separators, digits, letters, other characters, escapes, new containers."""
+    """Sort key: closers, separators, digits, letters, other characters, escapes, new containers."""
     if not token:
         return (9, True, 0)
     first, only_closing = token[:1], all(byte in b'"]}' for byte in token)
@@ -103,7 +103,7 @@ def _closing_key(token: bytes, closers: tuple[bytes, ...]) -> tuple[int, bool, i
 
 
 def _decoder_of(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:
-    """How this tokenizer writes a token's bytes in its vocabulary."""
+    """A function from this tokenizer's vocabulary strings to bytes."""
     parts = _flatten(decoder)
     kinds = {part["type"] for part in parts}
     if "ByteLevel" in kinds:
@@ -138,7 +138,7 @@ def _flatten(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _byte_level_table() -> dict[str, int]:
-    """Printable stand-ins of byte-level BPE: printable Latin-1 stands for itself, the rest from U+0100 on."""
+    """Byte-level BPE's printable stand-ins: printable Latin-1 maps to itself, the rest from U+0100 on."""
     itself = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(itself)]
     return {chr(b): b for b in itself} | {chr(0x100 + i): b for i, b in enumerate(others)}

@@ -1,4 +1,4 @@
-"""Attention over packed sequences: one row of tokens, nothing computed for padding and nothing masked."""
+"""Attention over packed sequences: one row of tokens, without padding or masks."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from resd.learner.prefix import SharedPrefix
 from resd.records import ResdError
 
 NAME = "resd_packed"
-# Sequences of this length on average are faster one call at a time than all in one. Forward and backward on
-# an H200: 15 against 24 ms for one of 16k tokens, 7 against 9 for five of 1k to 8k, 12 against 2 for 32 of
-# 512.
+# From this average length on, one call per sequence is faster than one for all. Forward and backward on an
+# H200: 15 against 24 ms for one of 16k tokens, 7 against 9 for five of 1k to 8k, 12 against 2 for 32 of 512.
 LONG = 1024
-# Fewer heads of keys than of queries: PyTorch 2.11 takes them as they are, 2.13 wants to be told.
+# Grouped-query attention: PyTorch 2.11 detects it, 2.13 needs a flag.
 ASKS_FOR_GROUPS = "enable_gqa" in signature(varlen_attn).parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """Where in a row of tokens each sequence ends, and what all of them continue."""
+    """The boundaries of the sequences in a row of tokens, and the prefix that they share."""
 
     lengths: tuple[int, ...]
-    ends: Tensor  # [sequences + 1], int32: 0, and where each ends
+    ends: Tensor  # [sequences + 1], int32: 0, then the end of each
     prefix: SharedPrefix | None = None
-    is_prefix: bool = False  # the row is the prefix itself, whose keys and values are to be kept
+    is_prefix: bool = False  # the row is the prefix itself, whose keys and values are recorded
 
     @classmethod
     def of(
@@ -49,13 +48,13 @@ class Sequences:
 
 
 def packable(device: torch.device, compute_dtype: torch.dtype) -> bool:
-    """Whether there are kernels for it: on a GPU, in bfloat16 or float16."""
+    """Whether there are kernels for packed sequences: on a GPU, in bfloat16 or float16."""
     return device.type == "cuda" and compute_dtype in (torch.bfloat16, torch.float16)
 
 
 @contextmanager
 def packing(bodies: Sequence[Any]) -> Iterator[None]:
-    """Let the bodies attend to packed sequences; around the backward pass too, which may run layers again."""
+    """Let the bodies attend to packed sequences. Include the backward pass, which may recompute layers."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, attend)
@@ -84,10 +83,10 @@ def attend(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each sequence, as `transformers` calls it.
+    """Causal attention within each sequence, in the interface of `transformers`.
 
-    From `[1, heads, tokens, D]`, three times, to `[1, tokens, heads, D]`. Raises ResdError for attention that
-    is more than a softmax within a window.
+    Maps query, key and value `[1, heads, tokens, D]` to `[1, tokens, heads, D]`. Raises ResdError for
+    attention other than a softmax within a window.
     """
     if softcap is not None or s_aux is not None:
         raise ResdError(
@@ -102,7 +101,7 @@ def attend(
     states = tuple(state.to(dtype) for state in (query, key, value))
     if (prefix := sequences.prefix) is not None:
         if window is not None:
-            raise ResdError(f"attention of {type(module).__name__}: no prefix is shared under a window")
+            raise ResdError(f"attention of {type(module).__name__}: a shared prefix does not support windows")
         if not sequences.is_prefix:
             return _after_prefix(states, prefix.states[module], sequences.ends, longest, scaling), None
         prefix.keep(module, states[1], states[2])
@@ -123,7 +122,7 @@ def _all_at_once(
     states: tuple[Tensor, ...], ends: Tensor, longest: int, scaling: float | None, window: int | None
 ) -> Tensor:
     query, key, value = (state[0].transpose(0, 1) for state in states)
-    left = -1 if window is None else window - 1  # a token counts itself
+    left = -1 if window is None else window - 1  # the window includes the token itself
     settings = _settings(scaling, (left, 0))
     out = varlen_attn(query, key, value, ends, ends, longest, longest, **settings)
     assert isinstance(out, Tensor)
@@ -137,7 +136,7 @@ def _after_prefix(
     longest: int,
     scaling: float | None,
 ) -> Tensor:
-    """Causal within each sequence, and all of them to the whole prefix."""
+    """Causal attention within each sequence, plus full attention to the prefix."""
     query, key, value = (state[0].transpose(0, 1) for state in states)
     before, content = (state[0].transpose(0, 1) for state in prefix)
     whole, all_before = (ends.new_tensor([0, len(part)]) for part in (query, before))
@@ -162,7 +161,7 @@ def _after_prefix(
 
 
 def _by_token(mass: Tensor, states: Tensor) -> Tensor:
-    """`[tokens, heads]`, as the states' first two dimensions: PyTorch 2.11 has it the other way round."""
+    """Transpose to `[tokens, heads]`, the states' first two dimensions, if necessary (PyTorch 2.11)."""
     return mass if mass.shape == states.shape[:2] else mass.T
 
 

@@ -1,4 +1,4 @@
-"""From examples to micro-batches, for the student and, aligned token for token, for the teacher."""
+"""Building micro-batches from examples, for the student and, aligned token by token, for the teacher."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from resd.records import ResdError, TrainingExample
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One forward. `tokens` are all response tokens, example after example.
+    """The inputs of one forward. `tokens` are all response tokens, example after example.
 
-    Either a row for each example, padded on the right, with positions that count from 0 at the first column:
-    a causal model needs no mask. Or all examples packed into one row, whose positions start anew with each of
-    them, and `sequences`, which attention needs to tell them apart.
+    Either one row per example, padded on the right, with positions from 0 at the first column: a causal model
+    needs no mask. Or all examples packed into one row, with positions that restart for each example, and
+    `sequences`, which attention needs to separate them.
     """
 
     input_ids: Tensor  # [rows, columns]
@@ -32,7 +32,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """The same responses after the student's prompts and, if asked for, after the teacher's."""
+    """The same responses after the student's prompts and, optionally, after the teacher's."""
 
     student: Layout
     teacher: Layout | None
@@ -49,11 +49,11 @@ def build_micro_batches(
     prefix: SharedPrefix | None = None,
     device: torch.device | str = "cpu",
 ) -> list[MicroBatch]:
-    """Micro-batches over `examples[i] for i in indices`, similar lengths together.
+    """Micro-batches over `examples[i] for i in indices`, grouped by similar length.
 
-    Neither side has more than `micro_batch_tokens`, padding included, but for a single example that is
-    longer. `prefix` is what all of the teacher's prompts begin with (`teacher_prefix`); they must be packed.
-    Raises ResdError for an example that cannot be trained on.
+    Neither side exceeds `micro_batch_tokens`, including padding, except for a single longer example.
+    `prefix` is the common prefix of the teacher's prompts (`teacher_prefix`); it requires packing. Raises
+    ResdError for an example that cannot be trained on.
     """
     for index in indices:
         _check(examples[index], index, with_teacher)
@@ -63,9 +63,9 @@ def build_micro_batches(
 
 
 def bucket(lengths: dict[int, int], limit: int) -> list[list[int]]:
-    """Group indices by length, longest first, with `rows * longest <= limit` where more than one row is in.
+    """Group indices by length, longest first, with `rows * longest <= limit` in groups of more than one row.
 
-    Longest first: what does not fit into memory shows in the first micro-batch, not in the last.
+    Longest first, so that running out of memory happens in the first micro-batch, not in the last.
     """
     groups: list[list[int]] = []
     for index in _longest_first(lengths):
@@ -77,7 +77,7 @@ def bucket(lengths: dict[int, int], limit: int) -> list[list[int]]:
 
 
 def pack(lengths: dict[int, int], limit: int) -> list[list[int]]:
-    """Group indices into sums of at most `limit`: each, longest first, to the first group that has room."""
+    """Group indices into sums of at most `limit` by first-fit decreasing."""
     groups: list[list[int]] = []
     room: list[int] = []
     for index in _longest_first(lengths):
@@ -100,8 +100,8 @@ def build_layout(
     packed: bool = False,
     prefix: SharedPrefix | None = None,
 ) -> Layout:
-    """Lay out `prompts[i] + responses[i]`, which are example `indices[i]`. The last response token predicts
-    nothing here and is left out of the forward, and so is a prefix that all prompts begin with."""
+    """Lay out `prompts[i] + responses[i]` of example `indices[i]`. The last response token predicts nothing
+    and is left out of the forward, as is the shared prefix of all prompts."""
     skipped = 0 if prefix is None else len(prefix)
     prompts = [prompt[skipped:] for prompt in prompts]
     rows = [[*prompt, *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
@@ -153,7 +153,7 @@ def _micro_batch(
 
 
 def _length(example: TrainingExample, with_teacher: bool, prefix: SharedPrefix | None) -> int:
-    """Of the longer side's row."""
+    """The row length of the longer side."""
     shown = example.teacher_prompt_ids if with_teacher else None
     prompts = len(example.prompt_ids), len(shown or ()) - (0 if prefix is None else len(prefix))
     return max(prompts) + len(example.response_ids) - 1

@@ -1,4 +1,4 @@
-"""One optimizer step per global batch of examples, whatever the objective."""
+"""One optimizer step per global batch of examples, for any objective."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from resd.records import TrainingExample
 State = dict[str, Any]
 Tokens = tuple[int, ...]
 
-# Parameters from which on what a forward keeps is a matter of gigabytes.
+# From this number of parameters on, activations take gigabytes.
 LARGE = 200_000_000
 
 
 class Learner:
     """Owns the student's optimizer and the teacher. `version` counts the optimizer steps taken.
 
-    `total_updates` is how many the run can have at most: what the learning rate's schedule is spread over.
-    With several `ranks` each has a learner, and a call is one on every rank, with the same arguments; from
-    then on `model` and the teacher's hold this rank's shards. Models with adapters stay whole on each rank;
-    others may be shells, and get their `weights` here.
+    `total_updates` is the maximum number of updates, over which the learning-rate schedule is spread. With
+    several `ranks`, each has a learner, every method must be called on all ranks with the same arguments, and
+    `model` and the teacher's model hold this rank's shards. Models with adapters stay whole on each rank;
+    others may be shells, which get their `weights` here.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class Learner:
                 weights.deal(model)
             teacher.shard(self.student, sharding)
         self.packed = packs(config.optimizer.packing, self.student, self.device, self.compute_dtype)
-        # A window may end inside a prefix, which all that comes after it sees whole.
+        # A window may end inside the prefix, but all sequences attend to the whole prefix.
         self.prefixed = self.packed and not has_windows(model)
         self.optimizer = Optimizer(model.parameters(), config.optimizer, total_steps=total_updates)
         large = self.device.type == "cuda" and model.num_parameters() > LARGE
         chosen = config.optimizer.activation_checkpointing
         self.checkpointing = large if chosen is None else chosen
-        # Apart, because scores want the teacher while an engine that writes has the rest of the GPU.
+        # Separate, because scoring needs the teacher while a generating engine uses the rest of the GPU.
         self.idle_moments = Offload(self._moments if config.optimizer.offload else tuple)
         self.idle_teacher = Offload(self._own_teacher if config.optimizer.offload else tuple)
         self.idle_teacher.park()
@@ -91,10 +91,10 @@ class Learner:
 
     @at_home
     def update(self, examples: Sequence[TrainingExample], objective: Objective) -> Metrics:
-        """One step over the whole global batch, in micro-batches that do not change the numbers.
+        """One step over the whole global batch, in micro-batches that do not affect the result.
 
-        Examples that the objective has no use for (`route`) are not forwarded; they count in the normaliser
-        as `loss_aggregation` says. With nothing to learn from, or with a gradient that is not finite, neither
+        Examples that the objective does not use (`route`) are not forwarded; they count in the normaliser
+        according to `loss_aggregation`. Without any used example, or with a non-finite gradient, neither
         student nor teacher changes, and `actor/skipped` is 1.
         """
         routes = route(examples, objective)
@@ -117,15 +117,15 @@ class Learner:
 
     @torch.no_grad()
     def divergences(self, examples: Sequence[TrainingExample], objective: Objective) -> list[list[float]]:
-        """How far the teacher is from the student at each response token; none where nothing is distilled.
+        """The divergence of teacher and student at each response token; empty for undistilled examples.
 
-        Before weights of examples and tokens. On rank 0 alone where there are several.
+        Unweighted. With several ranks, returned on rank 0 only.
         """
         found: dict[int, list[float]] = {}
         with self.idle_teacher.home(), self._forwards():
             for one in (one for one in route(examples, objective) if one.distilled):
                 for work in self._works(examples, one, objective):
-                    values = self._divergence(work, objective)  # of idle ones too: all ranks take part
+                    values = self._divergence(work, objective)  # idle ones too: all ranks take part
                     indices = [] if work.idle else work.batch.student.example.tolist()
                     for index, value in zip(indices, values, strict=False):
                         found.setdefault(index, []).append(value)
@@ -135,9 +135,9 @@ class Learner:
 
     @torch.no_grad()
     def score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
-        """Log-probabilities of whole responses by the teacher, in nats, for `(prompt, response)` tokens.
+        """The teacher's log-probabilities of whole responses, in nats, for `(prompt, response)` tokens.
 
-        At the rollouts' temperature. No response may be empty.
+        At the rollout temperature. Responses must not be empty.
         """
         examples = [prompted(prompt, response) for prompt, response in pairs]
         everything = Route(list(range(len(examples))), with_teacher=True, distilled=True)
@@ -155,7 +155,7 @@ class Learner:
     def logprobs(self, prompt: Sequence[int], reply: Sequence[int]) -> Tensor:
         """The student's log-probs of a reply's tokens, `[T]`, at temperature 1.
 
-        Where it is sharded, all ranks must ask at once.
+        If it is sharded, all ranks must call this at once.
         """
         layout = build_layout([prompt], [reply], [0], self.device, packed=self.packed)
         tokens = SampledTokens(layout.targets, torch.ones_like(layout.targets, dtype=torch.float32))
@@ -168,22 +168,22 @@ class Learner:
         return logprobs
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The student's parameters by name, whole, one at a time: those of its adapters, if it has any."""
+        """The student's full parameters by name, one at a time; only those of its adapters, if it has any."""
         return named_whole(own_parameters(self.model))
 
     def teacher_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Likewise, what an EMA or a frozen teacher scores with."""
+        """The full parameters of an EMA or frozen teacher, like `weights`."""
         return named_whole(own_parameters(self.teacher.model))
 
     def model_state(self) -> State:
-        """What the student is saved as. Not copied; on rank 0 alone where there are several."""
+        """The student's state for a checkpoint. Not copied; with several ranks, on rank 0 only."""
         return self._collected(own_state(self.model, keep_vars=self.ranks.shared))
 
     def memory(self) -> float:
-        """GiB of this process' GPU that are in use now, by whatever; 0 on a CPU.
+        """GiB currently in use on this process's GPU, by any process; 0 on a CPU.
 
-        PyTorch keeps what an update has taken until somebody else needs room, so that right after one this
-        is its peak. Its own counters are of no use here: they go on counting what a sleeping vLLM let go.
+        PyTorch caches the memory of an update until it is needed elsewhere, so right after an update this is
+        its peak. PyTorch's own counters do not work here: they still count memory that a sleeping vLLM freed.
         """
         if self.device.type != "cuda":
             return 0.0
@@ -192,7 +192,7 @@ class Learner:
 
     @at_home
     def state_dict(self) -> State:
-        """Optimizer, schedule, counters and teacher, likewise: the same for any number of ranks."""
+        """Optimizer, schedule, counters and teacher, like `model_state`; the same for any number of ranks."""
         collected = self._collected(self._state())
         return on_host(collected) if self.config.optimizer.offload else collected
 
@@ -201,17 +201,17 @@ class Learner:
 
     @at_home
     def load_state_dict(self, state: State) -> None:
-        """A state from `state_dict`, of a run of any number of ranks. Read it on each."""
+        """Load a state from `state_dict`, saved with any number of ranks. Every rank must load it."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.teacher.load_state_dict(state["teacher"])
 
     @at_home
     def save(self, folder: Path) -> None:
-        """Write that state, each rank its part of what is sharded."""
+        """Write the state; each rank writes its own shards."""
         saving.write(self._state(), folder, self.ranks)
 
     def load(self, folder: Path) -> None:
-        """Take the state that a run of any number of ranks has saved."""
+        """Load a state that `save` wrote with any number of ranks."""
         saved = saving.read(folder, mapped=self.ranks.shared)
         self.load_state_dict(saved)
         with self.home():
@@ -222,7 +222,7 @@ class Learner:
 
     @contextmanager
     def home(self) -> Iterator[None]:
-        """All that is parked between two updates is where it is computed with."""
+        """Within this context, offloaded tensors are on the compute device."""
         with self.idle_moments.home(), self.idle_teacher.home():
             yield
 
@@ -230,7 +230,7 @@ class Learner:
         return [t for state in self.optimizer.adamw.state.values() for t in state.values() if t.dim()]
 
     def _own_teacher(self) -> list[Tensor]:
-        """What it does not share with the student; nothing where an engine writes with it."""
+        """The teacher's tensors not shared with the student; none if an engine generates with them."""
         if self.config.context.author == "teacher":
             return []
         own = {local(p.detach()).untyped_storage()._cdata for p in self.model.parameters()}
@@ -239,7 +239,7 @@ class Learner:
 
     @contextmanager
     def _forwards(self) -> Iterator[None]:
-        """How the bodies attend, and what they keep for the backward pass."""
+        """The context of forwards: packed attention and activation checkpointing."""
         with ExitStack() as stack:
             if self.packed:
                 stack.enter_context(packing([self.student.body, body(self.teacher.model)]))
@@ -250,7 +250,7 @@ class Learner:
             release(network)
 
     def _backward(self, work: Work, advantages: Tensor, objective: Objective) -> tuple[Tensor, Stats]:
-        """Add one micro-batch's gradients to those of the parameters; its loss and statistics."""
+        """Accumulate one micro-batch's gradients; return its loss and statistics."""
         with autocast(self.device, self.compute_dtype):
             teacher = work.teacher or self._teach(work)
         score = self._score(replace(work, teacher=teacher), advantages, objective)
@@ -283,9 +283,9 @@ class Learner:
         return self._by_certainty(works, objective.srpo) if one.distilled and objective.srpo else works
 
     def _by_certainty(self, works: Sequence[Work], config: SRPOConfig) -> list[Work]:
-        """SRPO's weights. Their mean is one of all distilled tokens: hence a pass over the teacher first.
+        """SRPO's weights. Their mean is over all distilled tokens, hence a pass over the teacher first.
 
-        What the teacher made is kept for the loss, hidden states and not logits, so that its body runs once.
+        The teacher's hidden states (not logits) are kept for the loss, so that its body runs once.
         """
         with autocast(self.device, self.compute_dtype):
             taught = [replace(work, teacher=self._teach(work)) for work in works]
@@ -303,7 +303,7 @@ class Learner:
         return stats["entropy"]
 
     def _teach(self, work: Work) -> Sequence[Projection]:
-        """What the teacher makes of a micro-batch, just in time; nothing where it has no say."""
+        """The teacher's projections of a micro-batch, just in time; empty for routes without a teacher."""
         return () if work.batch.teacher is None else self.teacher.projections(work.batch.teacher)
 
     def _score(self, work: Work, advantages: Tensor, objective: Objective) -> Score:
@@ -325,5 +325,5 @@ class Learner:
 
     @property
     def _rounded(self) -> torch.dtype | None:
-        """What operands of the head are rounded to; None leaves them as they are."""
+        """The dtype that the head's operands are rounded to; None leaves them unchanged."""
         return None if self.compute_dtype == torch.float32 else self.compute_dtype

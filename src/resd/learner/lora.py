@@ -1,7 +1,7 @@
-"""LoRA through `peft`: a model that stays as it is, small matrices beside its linear layers that are trained.
+"""LoRA through `peft`: frozen base weights, and small trained matrices beside the linear layers.
 
-Adapters are float32 or better whatever the model's dtype. A folder of adapters is one that `peft`,
-`transformers` and vLLM read; it names the model that they are for, and does not hold it.
+Adapters are float32 or better, whatever the model's dtype. Adapter folders can be read by `peft`,
+`transformers` and vLLM; they name the base model but do not contain it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from resd.records import ResdError
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER = "default"
-# Where experts are one tensor, `peft` takes these names for them, and not for the linear layers beside them.
+# If experts are fused into one tensor, `peft` applies these names to it, not to linear layers beside it.
 MLP = "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"
-PREFIX = "base_model.model."  # of names in the file of weights
+PREFIX = "base_model.model."  # prefix of names in the weights file
 
 
 def add_adapters(model: Any, config: LoRAConfig, *, seed: int, base: str) -> None:
-    """Put adapters beside linear layers, and freeze all else. At first they add nothing.
+    """Add adapters to linear layers, and freeze everything else. Adapters start at zero output.
 
-    `base` is where the model is from. Raises ResdError for names that no linear layer has.
+    `base` is the model's origin. Raises ResdError for names that match no linear layer.
     """
     from peft import LoraConfig
 
@@ -44,7 +44,7 @@ def add_adapters(model: Any, config: LoRAConfig, *, seed: int, base: str) -> Non
 
 
 def left_out(model: Any, config: LoRAConfig) -> int:
-    """Parameters of experts, and of MLPs beside them, that all-linear gives no adapters."""
+    """The number of parameters in experts, and MLPs beside them, that get no adapters from all-linear."""
     if config.rank is None or config.target_modules != "all-linear" or not _holds_experts(model):
         return 0
     named = model.named_parameters()
@@ -52,18 +52,18 @@ def left_out(model: Any, config: LoRAConfig) -> int:
 
 
 def own_parameters(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
-    """Those of the adapters by name, where there are any, else all."""
+    """The adapters' parameters by name if there are any, else all parameters."""
     named: Mapping[str, nn.Parameter] = dict(model.named_parameters())
     return iter(_own(named).items())
 
 
 def own_state(model: Any, *, keep_vars: bool = False) -> dict[str, Tensor]:
-    """Likewise, of all that a checkpoint holds of a model."""
+    """The model's state as in a checkpoint; only that of the adapters, if there are any."""
     return _own(model.state_dict(keep_vars=keep_vars))
 
 
 def save_adapters(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Adapters with `state`, a whole `own_state`."""
+    """Save adapters with the weights of `state`, a full `own_state`."""
     from safetensors.torch import save_file
 
     tensors = {_saved_name(name): tensor.detach().contiguous() for name, tensor in state.items()}
@@ -73,7 +73,7 @@ def save_adapters(model: Any, state: Mapping[str, Tensor], folder: Path) -> None
 
 
 def load_adapters(model: Any, folder: Path) -> None:
-    """Give a model's adapters the weights of a folder. Raises ResdError where these are for others."""
+    """Load a model's adapters from a folder. Raises ResdError if they do not match."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -89,12 +89,12 @@ def load_adapters(model: Any, folder: Path) -> None:
 
 
 def base_name(folder: Path) -> str:
-    """Of the model that a folder's adapters are for."""
+    """The name of the base model of a folder's adapters."""
     return str(_settings(folder).base_model_name_or_path)
 
 
 def add_saved(model: Any, folder: Path) -> None:
-    """Put adapters of a folder beside the layers of the model that they are for."""
+    """Add the adapters of a folder to their base model."""
     _inject(model, _settings(folder), seed=0)
     load_adapters(model, folder)
 
@@ -110,7 +110,7 @@ def _settings(folder: Path) -> Any:
         raise ResdError(f"adapters {folder}: need peft; pip install 'resd[lora]'") from error
     settings = PeftConfig.from_pretrained(folder)
     if settings.peft_type != "LORA":
-        raise ResdError(f"adapters {folder}: are of kind {settings.peft_type}; only LORA is known here")
+        raise ResdError(f"adapters {folder}: are of kind {settings.peft_type}; only LORA is supported")
     if settings.lora_bias:
         raise ResdError(f"adapters {folder}: have biases (lora_bias), which cannot be merged; train without")
     return settings
@@ -124,13 +124,13 @@ def _inject(model: Any, settings: Any, seed: int) -> None:
         inject_adapter_in_model(settings, model, ADAPTER)
     model.eval()
     for layer in adapted_layers(model).values():
-        layer.cast_input_dtype_enabled = False  # autocast does that, without a float32 copy in between
+        layer.cast_input_dtype_enabled = False  # autocast does this without an intermediate float32 copy
     for _, parameter in own_parameters(model):
         parameter.data = parameter.data.to(torch.promote_types(model.dtype, torch.float32))
 
 
 def _targets(model: Any, config: LoRAConfig) -> list[str]:
-    """Last parts of names, in order: what is written down is the same in every process."""
+    """The last parts of names, sorted so that all processes agree."""
     head = model.get_output_embeddings()
     linear = [name for name, m in model.named_modules() if type(m) is nn.Linear and m is not head]
     if _holds_experts(model):
@@ -146,14 +146,14 @@ def _targets(model: Any, config: LoRAConfig) -> list[str]:
     for wanted in config.target_modules:
         if not any(f".{name}".endswith(f".{wanted}") for name in linear):
             raise ResdError(
-                f"lora.target_modules: {wanted} is no linear layer that can have adapters; known: "
+                f"lora.target_modules: {wanted} is not a linear layer that can have adapters; known: "
                 f"{', '.join(known)}"
             )
     return sorted(config.target_modules)
 
 
 def _holds_experts(model: Any) -> bool:
-    """Whether the experts of a layer are one tensor, and no linear layers."""
+    """Whether the experts of a layer are one tensor instead of linear layers."""
     return any("expert" in name and p.dim() == 3 for name, p in model.named_parameters())
 
 

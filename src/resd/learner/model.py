@@ -25,7 +25,7 @@ from resd.objectives.chunked import LogitTiles, Projection
 from resd.records import ResdError
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-LARGE_HIDDEN = 1000.0  # times a last hidden state: far beyond where any model caps its logits
+LARGE_HIDDEN = 1000.0  # scale of hidden states: far beyond where any model caps its logits
 
 
 def load_model(
@@ -33,10 +33,10 @@ def load_model(
 ) -> Any:
     """A causal language model in evaluation mode (no dropout), with parameters in `dtype`.
 
-    `name_or_path` is "lab", a folder or a hub name; adapters in a folder are merged into the model that they
-    are for. Parameters are the float32 master copy; what they are computed in is `autocast`'s business.
-    Raises ResdError if there is no such model, if a file of it is damaged or a weight is not finite, or if
-    its head is more than a linear map of the last hidden state.
+    `name_or_path` is "lab", a folder or a hub name; adapters in a folder are merged into their base model.
+    Parameters are the float32 master copy; `autocast` decides the compute dtype. Raises ResdError if there is
+    no such model, if a file of it is damaged or a weight is not finite, or if its head is more than a linear
+    map of the last hidden state.
     """
     return merge(load_unmerged(name_or_path, device, dtype=dtype))
 
@@ -44,7 +44,7 @@ def load_model(
 def load_unmerged(
     name_or_path: str, device: str | torch.device = "cpu", *, dtype: torch.dtype = torch.float32
 ) -> Any:
-    """Likewise, with a folder's adapters beside the layers that they are for: engines merge as in a run."""
+    """Like `load_model`, but keeping a folder's adapters unmerged: engines merge them as in a run."""
     path = resolve_name(name_or_path)
     if lora.is_adapter_folder(folder := Path(path)):
         model = load_model(lora.base_name(folder), device, dtype=dtype)
@@ -58,7 +58,7 @@ def load_unmerged(
 
 
 def load_student(config: RunConfig, found: Path | None, device: str | torch.device) -> Any:
-    """What a run trains, as it begins, or as a checkpoint of the run has it."""
+    """Load the model that a run trains, in its initial state or from a checkpoint of the run."""
     if config.lora.rank is None:
         return pin(load_model(str(found or config.model), device), config)
     model = load_model(config.model, device, dtype=weights_dtype(config, torch.device(device)))
@@ -70,17 +70,16 @@ def load_student(config: RunConfig, found: Path | None, device: str | torch.devi
 
 
 def weights_dtype(config: RunConfig, device: torch.device) -> torch.dtype:
-    """float32 for weights that are trained. Those beside which adapters are trained stay as they are: on a
-    GPU they are kept in the compute dtype."""
+    """float32 for trained weights; for the frozen base weights of adapters on a GPU, the compute dtype."""
     if config.lora.rank is None or device.type == "cpu":
         return torch.float32
     return resolve_dtype(config.compute_dtype, device)
 
 
 def load_tokenizer(name_or_path: str) -> Any:
-    """The tokenizer beside the model; same names as `load_model`.
+    """Load the model's tokenizer; same names as `load_model`.
 
-    Raises ResdError if there is none, or none for chats.
+    Raises ResdError if there is none, or it has no chat template.
     """
     from transformers import AutoTokenizer
 
@@ -89,7 +88,7 @@ def load_tokenizer(name_or_path: str) -> Any:
     except (OSError, ValueError) as error:
         raise _not_loadable("tokenizer", name_or_path, error) from error
     if not len(tokenizer):
-        raise ResdError(f"model {name_or_path}: holds no tokenizer; save the one it was trained with there")
+        raise ResdError(f"model {name_or_path}: has no tokenizer; save the one it was trained with there")
     if not tokenizer.chat_template:
         raise ResdError(
             f"model {name_or_path}: its tokenizer has no chat template; use a model trained on chats, or put "
@@ -99,14 +98,14 @@ def load_tokenizer(name_or_path: str) -> Any:
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a device. Raises ResdError when CUDA is asked for and absent."""
+    """`auto` is CUDA if available. Raises ResdError if CUDA is requested but not available."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise ResdError("device cuda: torch sees no CUDA device here; set device to cpu or auto")
+        raise ResdError("device cuda: torch finds no CUDA device; set device to cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The compute dtype. `auto` is bfloat16 on CUDA and on CPUs with instructions for it, else float32."""
+    """The compute dtype. `auto` is bfloat16 on CUDA and on CPUs with native support, else float32."""
     if name != "auto":
         return cast(torch.dtype, getattr(torch, name))
     fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -114,26 +113,26 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype, *, cached: bool = True) -> AbstractContextManager[Any]:
-    """Compute in `dtype` from parameters of another.
+    """Compute in `dtype` from parameters of another dtype.
 
-    Enter it anew for student and teacher: it caches casts of the weights unless told otherwise, and those
-    made without gradients must not be used where gradients are needed.
+    Enter it separately for student and teacher: it caches weight casts unless `cached` is False, and casts
+    made without gradients must not be reused where gradients are needed.
     """
     lower = dtype in (torch.bfloat16, torch.float16)
     return torch.autocast(device.type, dtype=dtype, enabled=lower, cache_enabled=cached)
 
 
 def body(model: Any) -> Any:
-    """The model without its head, also under adapters of `peft`."""
+    """The model without its head, also if wrapped by `peft`."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.base_model
 
 
 def response_hidden(body: Any, layout: Layout) -> Tensor:
-    """The last hidden states, normalised, that predict the response tokens, `[tokens, H]`.
+    """The normalised last hidden states that predict the response tokens, `[tokens, H]`.
 
-    Rows are padded on the right: no real token of a causal model sees the padding, and attention without a
-    mask takes the faster path. Packed sequences need `attention.packing` around it.
+    Rows are padded on the right: in a causal model no real token sees the padding, and attention without a
+    mask takes the faster path. Packed sequences require the `attention.packing` context.
     """
     packed = {} if layout.sequences is None else {"sequences": layout.sequences}
     out = body(input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False, **packed)
@@ -142,7 +141,7 @@ def response_hidden(body: Any, layout: Layout) -> Tensor:
 
 @torch.no_grad()
 def record_prefix(body: Any, prefix: SharedPrefix, device: torch.device) -> None:
-    """Run the body over a prefix, once, for the keys and values that later sequences attend to."""
+    """Run the body over a prefix once, recording the keys and values that later sequences attend to."""
     if any(body is known for known in prefix.bodies):
         return
     ids = torch.tensor([prefix.tokens], device=device)
@@ -154,10 +153,10 @@ def record_prefix(body: Any, prefix: SharedPrefix, device: torch.device) -> None
 
 @contextmanager
 def recomputing(body: Any) -> Iterator[None]:
-    """Keep only the layers' inputs, and compute each layer again in the backward pass, which must be inside.
+    """Activation checkpointing per layer, in forward and backward passes inside this context.
 
-    `transformers` has this in training mode alone, where some layers drop out: here their forwards are
-    wrapped, inside of all hooks, such as those that gather sharded weights.
+    `transformers` supports it in training mode only, which enables dropout. Here the layers' forwards are
+    wrapped, inside all hooks, such as those that gather sharded weights.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -182,7 +181,7 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def projection(head: Any, hidden: Tensor) -> Projection:
-    """What makes logits of hidden states `[tokens, H]`, by a linear layer or one with adapters of `peft`."""
+    """The projection of hidden states `[tokens, H]` by a linear head, with or without `peft` adapters."""
     linear = getattr(head, "base_layer", head)
     weight = linear.weight
     for adapter in getattr(head, "active_adapters", ()):
@@ -192,7 +191,7 @@ def projection(head: Any, hidden: Tensor) -> Projection:
 
 
 def resolve_name(name: str) -> str:
-    """A folder, or a hub name as it is. Raises ResdError for neither."""
+    """Resolve to a folder, or return a hub name unchanged. Raises ResdError if it is neither."""
     if name == "lab":
         from resd.lab import weights_path
 
@@ -213,21 +212,21 @@ def _read_model(path: str, name: str, dtype: torch.dtype) -> Any:
         return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
         raise ResdError(
-            f"model {name}: its weights cannot be read ({_first_line(error)}); the file is cut off, "
-            "damaged, or of another model than config.json: fetch or save it again"
+            f"model {name}: its weights cannot be read ({_first_line(error)}); the file is truncated, "
+            "damaged, or does not match config.json: fetch or save it again"
         ) from error
     except (OSError, ValueError) as error:
         raise _not_loadable("model", name, error) from error
 
 
 def _check_finite(model: Any, name: str) -> None:
-    """One weight that is NaN makes all logits so, and a distribution that nothing can be drawn from."""
+    """Reject non-finite weights: one NaN makes all logits NaN, and sampling impossible."""
     for part, parameter in model.named_parameters():
-        bounds = parameter.detach().aminmax() if parameter.numel() else ()  # of NaN, both are NaN
+        bounds = parameter.detach().aminmax() if parameter.numel() else ()  # with a NaN, both are NaN
         if not all(bound.isfinite() for bound in bounds):
             raise ResdError(
-                f"model {name}: {part} holds numbers that are not finite (NaN or infinite); use weights from "
-                "before they were spoilt"
+                f"model {name}: {part} contains values that are not finite (NaN or infinite); use "
+                "weights from before they diverged"
             )
 
 
@@ -244,9 +243,9 @@ def _first_line(error: Exception) -> str:
 
 @torch.no_grad()
 def _check_head(model: Any, name: str) -> None:
-    """Some models scale or cap their logits after the head; a `Projection` would train them wrongly.
+    """Reject models that scale or cap their logits after the head: a `Projection` would train them wrongly.
 
-    A cap shows where logits are large, so the head is also given hidden states that are.
+    A cap only shows in large logits, so the head is also tested on large hidden states.
     """
     ids = torch.tensor([[1, 2]], device=model.device)
     head = model.get_output_embeddings()
@@ -261,7 +260,7 @@ def _check_head(model: Any, name: str) -> None:
 
 
 def _linear(ours: Projection, expected: Tensor) -> bool:
-    """Whether these are its logits, up to rounding."""
+    """Whether `expected` are the logits of `ours`, up to rounding."""
     logits = LogitTiles([ours])(slice(0, len(expected)))
     size = max(1.0, float(logits.abs().max()))
     return torch.allclose(expected.to(logits.dtype), logits, rtol=1e-2, atol=1e-2 * size)

@@ -1,7 +1,7 @@
-"""Tensors that wait in host memory while the GPU has other work, such as generating text.
+"""Offloading tensors to host memory while the GPU does other work, such as generating text.
 
-They stay the objects that they are, views and shards included: only their storage comes and goes, as that of
-gathered weights does under FSDP.
+The tensor objects stay the same, including views and shards: only their storage is freed and reallocated, as
+FSDP does for gathered weights.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Offload:
-    """Parks what `tensors` gives whenever nobody is `at_home`. Their values cannot be read meanwhile."""
+    """Offloads the tensors that `tensors` returns outside `home`. Their values cannot be read meanwhile."""
 
     def __init__(self, tensors: Callable[[], Iterable[Tensor]]) -> None:
         self._tensors = tensors
         self._away: list[tuple[torch.UntypedStorage, Tensor]] = []
-        self._hosts: dict[int, Tensor] = {}  # pinned memory is slow to get, and kept
+        self._hosts: dict[int, Tensor] = {}  # pinned memory is slow to allocate, so it is kept
 
     @contextmanager
     def home(self) -> Iterator[None]:
@@ -36,9 +36,9 @@ class Offload:
             self.park()
 
     def park(self) -> None:
-        """Copy the storages to host memory, and free them."""
+        """Copy the storages to host memory and free them on the device."""
         storages = {storage._cdata: storage for storage in map(_storage, self._tensors())}
-        # What a checkpoint's file still backs, on a CPU, stays where it is.
+        # On a CPU, tensors still backed by a checkpoint file stay as they are.
         movable = (s for s in storages.values() if s.nbytes() and s.resizable())
         for position, storage in enumerate(movable):
             host = self._host(position, storage)
@@ -47,7 +47,7 @@ class Offload:
             self._away.append((storage, host))
 
     def fetch(self) -> None:
-        """Bring back what is away."""
+        """Copy offloaded storages back to the device."""
         for storage, host in self._away:
             storage.resize_(host.numel())
             _bytes(storage).copy_(host)
@@ -63,7 +63,7 @@ class Offload:
 
 
 def at_home(method: Method) -> Method:
-    """A method that needs all that its object parks: it runs within its `home`."""
+    """Decorate a method that needs its object's offloaded tensors: it runs within `home`."""
 
     @wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -74,7 +74,7 @@ def at_home(method: Method) -> Method:
 
 
 def on_host(state: Any) -> Any:
-    """A nested state with copies of its tensors in host memory."""
+    """Copy a nested state with its tensors in host memory."""
     if isinstance(state, dict):
         return {key: on_host(value) for key, value in state.items()}
     if isinstance(state, list):

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, a schedule to the end of the run, and a bound on the gradient's norm."""
+"""AdamW with linear warm-up, a schedule to the end of the run, and gradient clipping by norm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resd.learner.parallel import own_part, whole
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """`grad_norm` is before clipping. `taken` is False when it was not finite and nothing was changed."""
+    """`grad_norm` is before clipping. `taken` is False if it was not finite and the step was skipped."""
 
     taken: bool
     grad_norm: float
@@ -24,10 +24,10 @@ class StepResult:
 
 
 class Optimizer:
-    """One `step()` per global batch, on the gradients that lie on the parameters.
+    """One `step()` per global batch, on the gradients stored in the parameters.
 
-    `total_steps` is what the schedule is spread over, warm-up included. It is not part of the state: a run
-    that is resumed with another total follows the schedule of that total.
+    The schedule is spread over `total_steps`, including warm-up. This is not part of the state: a run resumed
+    with another total follows the schedule of that total.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Optimizer:
         )
 
     def learning_rate(self) -> float:
-        """Of the next step. The first has 1/warmup of the full rate, not 0."""
+        """The learning rate of the next step. The first step has 1/warmup of the full rate, not 0."""
         return self.config.learning_rate * rate_factor(self.steps, self.total_steps, self.config)
 
     def step(self) -> StepResult:
@@ -80,10 +80,10 @@ class Optimizer:
 
 
 def rate_factor(step: int, total: int, config: OptimizerConfig) -> float:
-    """The share of the full rate at `step` (from 0) of `total`.
+    """The fraction of the full rate at `step` (from 0) of `total`.
 
-    The warm-up rises linearly to 1. The step after it still has 1, and `final_ratio` is reached by the step
-    that would follow the last, so that no step has a rate of 0.
+    The warm-up rises linearly to 1. The step after it still has 1, and `final_ratio` would be reached one
+    step after the last, so that no step has a rate of 0.
     """
     warmup = config.warmup_updates
     if step < warmup:

@@ -1,7 +1,7 @@
-"""Several processes with one student: who is who, what each of them holds, and what they sum.
+"""Several processes with one student: process groups, sharding and reductions.
 
 Weights, gradients, optimizer state and teacher are sharded by FSDP2 over all processes. Objects and counts
-go over gloo, tensors on a GPU over NCCL.
+are sent over gloo, tensors on a GPU over NCCL.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from resd.launch import world_size
 from resd.learner.student import Student
 from resd.records import ResdError
 
-# From the first process that comes to the last one.
+# From the arrival of the first process to that of the last.
 MEETING = timedelta(minutes=10)
-# Within an update all processes do the same at the same time.
+# Within an update all processes run in lockstep.
 WORK = timedelta(minutes=30)
-# Between two words of the first process, which grades, and for what each generates. That a process has died
-# is noticed at once, by the closed connection.
+# Between two messages of rank 0, which grades, and for each rank's generation. A dead process is noticed
+# immediately, by its closed connection.
 SILENCE = timedelta(days=2)
-# What gloo says where the process at the other end is no more.
+# The errors of gloo when its peer process has died.
 GONE = re.compile(r"(closed|reset) by peer|[Bb]roken pipe")
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """What a process knows of the others. `words` is their gloo group; None for one alone."""
+    """A process's view of the process group. `words` is the gloo group; None for a single process."""
 
     rank: int = 0
     size: int = 1
@@ -51,23 +51,23 @@ class Ranks:
         return self.size > 1
 
     def say(self, words: Any) -> None:
-        """From rank 0 to all others, who `hear` it. Anything that can be pickled."""
+        """Broadcast a picklable object from rank 0 to all others, which must call `hear`."""
         dist.broadcast_object_list([words], src=0, group=self.words)
 
     def hear(self) -> Any:
-        """What rank 0 says next."""
+        """Receive the next object that rank 0 broadcasts."""
         heard: list[Any] = [None]
         dist.broadcast_object_list(heard, src=0, group=self.words)
         return heard[0]
 
     def collect(self, words: Any) -> list[Any]:
-        """What each rank says, in their order, on rank 0; nothing on the others."""
+        """Gather the ranks' objects on rank 0, in order of rank; the others get an empty list."""
         collected = [None] * self.size if self.rank == 0 else None
         dist.gather_object(words, collected, dst=0, group=self.words)
         return collected or []
 
     def largest(self, count: int) -> int:
-        """Of all ranks' counts."""
+        """The maximum of `count` over all ranks."""
         if not self.shared:
             return count
         counts = torch.tensor(count)
@@ -81,7 +81,7 @@ class Ranks:
         return values
 
     def gather(self, values: Tensor) -> list[Tensor]:
-        """Each rank's values, `[any length]`, in the order of ranks."""
+        """Each rank's values, `[any length]`, in order of rank."""
         if not self.shared:
             return [values]
         gathered: list[Any] = [None] * self.size
@@ -94,10 +94,10 @@ ALONE = Ranks()
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """All processes that torchrun started for this run; `ALONE` where it did not start any.
+    """Join all processes that torchrun started for this run; `ALONE` without torchrun.
 
-    Rank 0 leaves last, by saying None. An error on any rank ends all of them: the rank that fails first
-    raises it, the others exit with status 1 and say nothing. Raises ResdError for half an environment.
+    Rank 0 leaves last, by broadcasting None. An error on any rank ends all of them: the rank that fails first
+    raises it, the others exit silently with status 1. Raises ResdError for an incomplete environment.
     """
     size = world_size()
     if size == 1:
@@ -121,16 +121,16 @@ def joined() -> Iterator[Ranks]:
             raise SystemExit(1) from error
         if isinstance(error, RuntimeError) and GONE.search(str(error)):
             raise ResdError(
-                "a process of the run is gone without a word, killed perhaps for want of memory; go on with "
+                "a process of the run died without a message, perhaps killed for lack of memory; resume with "
                 "--resume"
             ) from error
         raise
-    if "vllm" not in sys.modules:  # which ends all groups itself when the process does
+    if "vllm" not in sys.modules:  # vLLM destroys all groups itself when the process ends
         dist.destroy_process_group()
 
 
 def take_device(device: torch.device, ranks: Ranks) -> torch.device:
-    """Give each process of a machine a GPU of its own. Raises ResdError if there are not enough."""
+    """Assign each process of a machine its own GPU. Raises ResdError if there are not enough."""
     if not ranks.shared or device.type != "cuda":
         return device
     local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
@@ -145,11 +145,10 @@ def take_device(device: torch.device, ranks: Ranks) -> torch.device:
 def shard(student: Student, device: torch.device, compute_dtype: torch.dtype) -> None:
     """Shard the parameters of a student or teacher, in place, over all processes.
 
-    Layers are gathered one at a time and, for a lower `compute_dtype`, in it, as autocast would cast them.
-    Embedding, last norm and head stay float32: what is added to the hidden states stays as exact as in one
-    process. They stay gathered from the first micro-batch of an update to the last (`release`). Gradients
-    are summed over ranks, and sharded, in each backward pass: whole ones would take as much memory on every
-    rank as all weights.
+    Layers are gathered one at a time, in `compute_dtype` if it is lower, as autocast would cast them.
+    Embedding, last norm and head stay float32, so that additions to the hidden states are as exact as in one
+    process. They stay gathered from the first micro-batch of an update to the last (`release`). Gradients are
+    reduce-scattered in each backward pass: full ones would take as much memory on every rank as all weights.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -164,7 +163,7 @@ def shard(student: Student, device: torch.device, compute_dtype: torch.dtype) ->
         fully_shard(student.head, mesh=mesh, reshard_after_forward=False)
     fully_shard(student, mesh=mesh, reshard_after_forward=False)
     for module in _shards(student):
-        # Losses hold the normalisers of the global batch: gradients are to be summed, not averaged.
+        # Losses include the normalisers of the global batch: gradients must be summed, not averaged.
         module.set_force_sum_reduction_for_comms(True)
         module.set_gradient_divide_factor(1.0)
     for part in (student, student.head):
@@ -173,7 +172,7 @@ def shard(student: Student, device: torch.device, compute_dtype: torch.dtype) ->
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
-    """Over all ranks, each of which holds all of these parameters."""
+    """Sum gradients over all ranks, each of which holds all of these parameters."""
     if ranks.shared:
         for parameter in parameters:
             own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -181,15 +180,15 @@ def sum_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
 
 
 def release(student: Student) -> None:
-    """Keep nothing gathered: afterwards the parameters are the shards."""
+    """Reshard all parameters of the student."""
     for module in _shards(student):
         module.reshard()
 
 
 def deal(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Deal positions out to `size` hands, the longest first, each to the hand with the least so far.
+    """Distribute positions over `size` parts, longest first, each to the part with the least total so far.
 
-    Each hand is in ascending order.
+    Each part is in ascending order.
     """
     hands: list[list[int]] = [[] for _ in range(size)]
     loads = [0] * size
@@ -201,7 +200,7 @@ def deal(lengths: Sequence[int], size: int) -> list[list[int]]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be sharded. Every rank must ask for it."""
+    """The full tensor, gathered if it is sharded. Every rank must call this."""
     if not isinstance(tensor, DTensor):
         return tensor
     full: Tensor = tensor.full_tensor().detach()
@@ -209,19 +208,19 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor."""
+    """This rank's local shard of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def named_whole(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """One tensor at a time: no rank ever holds all of them at once for this."""
+    """Yield full tensors one at a time, so that no rank ever holds all of them at once."""
     return ((name, whole(tensor)) for name, tensor in named)
 
 
 def collected(state: Any, ranks: Ranks, known: dict[int, Any] | None = None) -> Any:
-    """A nested state with its tensors whole and on the CPU, on rank 0; without them on the others.
+    """A nested state with full tensors on the CPU on rank 0, and without tensors on the others.
 
-    What is in it twice, such as the weight of a tied head, is one tensor afterwards as well.
+    Tensors that occur twice, such as the weight of a tied head, remain one tensor.
     """
     known = {} if known is None else known
     if isinstance(state, dict):
@@ -237,9 +236,9 @@ def collected(state: Any, ranks: Ranks, known: dict[int, Any] | None = None) -> 
 
 
 def own_part(full: Tensor, like: Tensor | None) -> Tensor:
-    """What this rank keeps of a whole tensor, where `like` is sharded. All ranks have read the same one.
+    """This rank's shard of a full tensor if `like` is sharded. All ranks must have the same tensor.
 
-    Of a tensor that is still to be read (`saving.read`), room for it.
+    For a tensor that is still to be read (`saving.read`), an uninitialised one.
     """
     if full.is_meta and like is not None:
         return torch.empty_like(like.detach(), dtype=full.dtype)
@@ -253,7 +252,7 @@ def _shards(student: Student) -> list[FSDPModule]:
 
 
 def _first_failure(store: Any, rank: int) -> bool:
-    """Whether no other rank has failed before. Rank 0 may hold the store, and be gone."""
+    """Whether no other rank has failed before. Rank 0 may host the store and be dead."""
     try:
         return int(store.compare_set("resd/failed", "", str(rank))) == rank
     except RuntimeError:

@@ -1,7 +1,7 @@
-"""Optimizer and teacher on the disk: sharded tensors are written, and read, by each rank for its own part.
+"""Optimizer and teacher on disk: each rank writes and reads its own part of sharded tensors.
 
-learner.pt    everything; of what was sharded, shapes alone
-learner/      that, as `torch.distributed.checkpoint` writes it: for any number of readers
+learner.pt    everything; only the shapes of sharded tensors
+learner/      the sharded tensors, written by `torch.distributed.checkpoint`, for any number of readers
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ PLAIN, SHARDS = "learner.pt", "learner"
 
 
 def write(state: State, folder: Path, ranks: Ranks) -> None:
-    """Fill `folder` with a nested state. When rank 0 returns, all have written."""
+    """Write a nested state to `folder`. When rank 0 returns, all ranks have written."""
     if ranks.rank == 0:
         torch.save(_mapped(state, _hollow), folder / PLAIN)
     shards = {name: tensor for name, tensor in named(state) if isinstance(tensor, DTensor)}
     if shards:
         try:
             save(shards, checkpoint_id=folder / SHARDS, process_group=ranks.words)
-        except CheckpointException as error:  # no Exception: what happened on some rank is in it
+        except CheckpointException as error:  # not an Exception; wraps the error of some rank
             raise next(iter(error.failures.values()))[0] from error
 
 
 def read(folder: Path, *, mapped: bool = False) -> State:
-    """The state on the CPU; what is in shards is on no device. `mapped` reads what is used, when it is."""
+    """Read the state to the CPU; sharded tensors are on the meta device. `mapped` memory-maps the file."""
     state: State = torch.load(folder / PLAIN, map_location="cpu", weights_only=True, mmap=mapped)
     return state
 
 
 def read_shards(saved: State, folder: Path, into: State) -> None:
-    """Of `saved`, a state from `read`, what is in shards, in place: this rank's parts, or all of a tensor."""
+    """Read the sharded tensors of `saved`, a state from `read`, into `into`: as shards or full tensors."""
     wanted = {name for name, tensor in named(saved) if tensor.is_meta}
     if wanted:
         tensors = {name: tensor for name, tensor in named(into) if name in wanted}
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # each for itself, as is meant
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as intended
             load(tensors, checkpoint_id=folder / SHARDS, no_dist=True)
 
 
 def whole(folder: Path, part: str) -> State:
-    """`part` of the state in a folder, with whole tensors."""
+    """Read `part` of the state in a folder, with full tensors."""
     saved = {part: read(folder, mapped=True)[part]}
     state = _mapped(saved, lambda t: torch.empty_like(t, device="cpu") if t.is_meta else t)
     read_shards(saved, folder, state)

@@ -1,4 +1,4 @@
-"""From the student's hidden states of one micro-batch to its loss and what is worth logging about it."""
+"""The loss and statistics of one micro-batch, from the student's hidden states."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOGITS_DIFFER = "self_distillation/logits_differ_fraction"
 
 @dataclass(frozen=True, slots=True)
 class Distillation:
-    """The weighted divergences from the teacher, as `config` has them."""
+    """The weighted divergences from the teacher, as configured by `config`."""
 
     config: DistillationConfig
     teacher: Sequence[Projection]
@@ -67,10 +67,10 @@ class Distillation:
 
 @dataclass(frozen=True, slots=True)
 class PolicyGradient:
-    """The clipped policy-gradient loss, its advantages changed by the teacher where there is one (RLSD).
+    """The clipped policy-gradient loss, with advantages scaled by the teacher if there is one (RLSD).
 
-    With one optimizer step per rollout batch the policy before the step is the current one: the ratio is 1
-    and only its gradient is felt. `sequence` `[T]` numbers the tokens' responses, which are here as a whole.
+    With one optimizer step per rollout batch, the policy before the step is the current one: the ratio is 1
+    and only its gradient matters. `sequence` `[T]` numbers the tokens' responses, which must be complete.
     """
 
     config: PolicyConfig
@@ -79,7 +79,7 @@ class PolicyGradient:
     tokens: SampledTokens
     teacher: Sequence[Projection] = ()
     rlsd: RLSDConfig | None = None
-    updates: int = 0  # done before this one: what RLSD's mixing depends on
+    updates: int = 0  # number of earlier updates, on which RLSD's mixing depends
     compute_dtype: torch.dtype | None = None
 
     def __call__(self, student: Projection) -> tuple[Tensor, Stats]:
@@ -119,7 +119,7 @@ class PolicyGradient:
         )
 
     def _sequence_ratio(self, student: Projection) -> Tensor:
-        """Depends on all tokens of a response: a pass over the log-probs before the loss."""
+        """Depends on all tokens of a response, hence takes a pass over the log-probs before the loss."""
         stats = token_statistics([student], self.tokens, compute_dtype=self.compute_dtype)
         rollout = self.tokens.rollout_logprobs
         assert rollout is not None

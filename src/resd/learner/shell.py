@@ -1,4 +1,4 @@
-"""Models that are sharded before they have weights: rank 0 alone reads these, and deals them out."""
+"""Models that are sharded before they have weights: only rank 0 reads the weights and distributes them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from resd.learner.parallel import Ranks
 
 @dataclass(frozen=True)
 class Weights:
-    """What a shell is to get: by name, in rank 0's main memory until it is dealt out. Others have none."""
+    """The weights for a shell, by name, in rank 0's main memory until distributed. Other ranks have none."""
 
     tensors: dict[str, Tensor]
     device: torch.device
     ranks: Ranks
 
     def deal(self, model: Any) -> None:
-        """Give each rank its parts of a sharded shell. No rank holds more than one whole tensor for this."""
+        """Distribute the weights to a sharded shell. No rank holds more than one full tensor at a time."""
         fill(model, self._part)
 
     def _part(self, name: str, like: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Weights:
 
 
 def read(load: Callable[[], Any], device: torch.device, ranks: Ranks) -> tuple[Any, Weights]:
-    """On every rank a shell of what rank 0 loads in its main memory, and the weights for it."""
+    """Load a model in rank 0's main memory; return a shell of it and its weights on every rank."""
     if ranks.rank == 0:
         model = load()
         tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -54,18 +54,18 @@ def read(load: Callable[[], Any], device: torch.device, ranks: Ranks) -> tuple[A
 
 
 def shell(model: Any) -> Any:
-    """A copy without weights. Buffers are copied: some, such as rotary frequencies, no checkpoint holds."""
+    """A copy without weights. Buffers are copied: some, such as rotary frequencies, are in no checkpoint."""
     return _copied(model, lambda parameter: torch.empty_like(parameter, device="meta"))
 
 
 def blank(hollow: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """A copy of a shell with room for whole weights, which hold anything until they are loaded."""
+    """A copy of a shell with full, uninitialised weights."""
     twin = _copied(hollow, lambda parameter: torch.empty(parameter.shape, dtype=dtype, device=device))
     return twin.requires_grad_(False).eval()
 
 
 def fill(module: nn.Module, find: Callable[[str, Tensor], Tensor]) -> None:
-    """Put what `find` makes of a name and a parameter in place of each that has no weights. Ties are kept."""
+    """Replace each parameter without weights by `find(name, parameter)`. Ties are kept."""
     made = {
         id(parameter): nn.Parameter(find(name, parameter.detach()), requires_grad=parameter.requires_grad)
         for name, parameter in module.named_parameters()

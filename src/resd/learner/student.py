@@ -12,31 +12,31 @@ from resd.learner.layout import Layout
 from resd.learner.model import body, projection, record_prefix, response_hidden
 from resd.objectives.chunked import Projection, Stats
 
-# From the projection of a micro-batch's tokens to its loss, a scalar, and statistics `[tokens]`.
+# Maps the projection of a micro-batch's tokens to its loss, a scalar, and statistics `[tokens]`.
 Score = Callable[[Projection], tuple[Tensor, Stats]]
 Scored = TypeVar("Scored")
 
 
 class LossHead(nn.Module):
-    """A model's output layer with a loss behind it, which takes its weight and never makes `[T, V]`."""
+    """A model's output layer fused with a loss, which uses its weight and never materialises `[T, V]`."""
 
     def __init__(self, linear: nn.Module) -> None:
         super().__init__()
         self.linear = linear
 
-    # Tiles, kernels and gradients of its own: nothing there to compile.
+    # The loss has its own tiles, kernels and gradients: there is nothing to compile.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, hidden: Tensor, score: Callable[[Projection], Scored]) -> Scored:
         """`hidden` `[tokens, H]`."""
-        with torch.autocast(hidden.device.type, enabled=False):  # the loss has a compute dtype of its own
+        with torch.autocast(hidden.device.type, enabled=False):  # the loss has its own compute dtype
             return score(projection(self.linear, hidden))
 
 
 class Student(nn.Module):
-    """A causal language model as what is trained: its forward ends in the loss (`Score`).
+    """A causal language model for training: its forward returns the loss (`Score`).
 
-    As one forward of one module it can be compiled, and sharded (`parallel.shard`). A teacher's ends in the
-    projection itself, and runs over a prefix first where nothing has.
+    As a single forward of one module it can be compiled and sharded (`parallel.shard`). A teacher's forward
+    returns the projection itself, and runs over the shared prefix first if that is not recorded yet.
     """
 
     def __init__(self, model: Any) -> None:

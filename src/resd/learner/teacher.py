@@ -1,4 +1,4 @@
-"""Teachers: which weights score the responses after the teacher prompts, and how they follow the student."""
+"""Teachers: the weights that score responses after teacher prompts, and how they follow the student."""
 
 from __future__ import annotations
 
@@ -24,26 +24,25 @@ State = dict[str, Any]
 class Teacher(Protocol):
     """Scores one micro-batch at a time, just before the student needs it.
 
-    `model` holds the weights that an EMA or a frozen teacher scores with; `update` changes them in place.
-    `network` is what runs it.
+    `model` holds the weights of an EMA or frozen teacher; `update` changes them in place. `network` runs it.
     """
 
     model: Any
     network: Student
 
     def shard(self, student: Student, shard: Callable[[Student], None]) -> None:
-        """Shard what the teacher holds, as `student`, its student, already is.
+        """Shard the teacher's own weights like those of `student`, which is already sharded.
 
-        What has no weights yet takes those of the student.
+        Parameters without weights take those of the student.
         """
         ...
 
     def projections(self, layout: Layout) -> list[Projection]:
-        """What the logits of the response tokens are the sum of, in the ambient autocast dtype."""
+        """The projections whose sum is the logits of the response tokens, in the ambient autocast dtype."""
         ...
 
     def update(self) -> None:
-        """Follow the student. Called once after each optimizer step that was taken."""
+        """Follow the student. Called after each optimizer step taken."""
         ...
 
     def state_dict(self) -> State: ...
@@ -52,9 +51,9 @@ class Teacher(Protocol):
 
 
 def make_teacher(config: TeacherConfig, model: Any) -> Teacher:
-    """A teacher that starts as `model`, the student.
+    """Build a teacher that starts as `model`, the student.
 
-    The first weights of a student with adapters are those that it keeps beside them.
+    The initial weights of a student with adapters are its base weights.
     """
     match config.kind:
         case "ema":
@@ -68,7 +67,7 @@ def make_teacher(config: TeacherConfig, model: Any) -> Teacher:
 
 
 class LiveTeacher:
-    """Weights as they are: the student's own current ones."""
+    """The student's own current weights."""
 
     def __init__(self, student: Any) -> None:
         self.model = student
@@ -87,11 +86,11 @@ class LiveTeacher:
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Nothing is kept."""
+        """There is no state."""
 
 
 class FrozenTeacher(LiveTeacher):
-    """The student's first weights, for ever."""
+    """The student's initial weights, never updated."""
 
     def __init__(self, student: Any) -> None:
         super().__init__(_frozen_copy(student))
@@ -113,10 +112,10 @@ class FrozenTeacher(LiveTeacher):
 class EMATeacher(FrozenTeacher):
     """A float32 exponential moving average of the student: `teacher += rate * (student - teacher)`.
 
-    Of a student with adapters it is one of the adapters, beside the same weights.
+    For a student with adapters, only the adapters are averaged; the base weights are shared.
 
-    At a rate of 1e-4 an average in bfloat16 never moves, and one written as `(1 - rate) * t + rate * s` is
-    off by 15 % even in float32; `lerp` by 0.3 %.
+    At a rate of 1e-4 an average in bfloat16 never moves, and `(1 - rate) * t + rate * s` is off by 15 % even
+    in float32; `lerp` by 0.3 %.
     """
 
     def __init__(self, student: Any, rate: float) -> None:
@@ -134,7 +133,7 @@ class EMATeacher(FrozenTeacher):
 
 
 class TrustRegionTeacher:
-    """Logits between those of the first weights and the current ones: `lerp(first, current, rate)` (SDPO)."""
+    """Interpolates the logits of initial and current weights: `lerp(first, current, rate)` (SDPO)."""
 
     def __init__(self, first: Teacher, student: Any, rate: float) -> None:
         self.first, self.current, self.rate = first, Student(student), rate
@@ -149,7 +148,7 @@ class TrustRegionTeacher:
         return [replace(first, scale=1.0 - self.rate), replace(current, scale=self.rate)]
 
     def update(self) -> None:
-        """Nothing to do: one side stays, the other is the student's."""
+        """Nothing to do: one side is fixed, the other is the student's."""
 
     def state_dict(self) -> State:
         return self.first.state_dict()
@@ -170,7 +169,7 @@ def _first(student: Any) -> Teacher:
 
 
 def _frozen_copy(model: Any) -> Any:
-    """Weights that nobody trains, those beside adapters, are not copied."""
+    """A frozen copy. Untrained weights (the base of adapters) are shared, not copied."""
     own = {id(parameter) for _, parameter in own_parameters(model)}
     shared = {id(parameter): parameter for parameter in model.parameters() if id(parameter) not in own}
     return copy.deepcopy(model, shared).requires_grad_(False).eval()

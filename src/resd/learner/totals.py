@@ -1,4 +1,4 @@
-"""The numbers of one update, from what its micro-batches made."""
+"""The metrics of one update, accumulated over its micro-batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Metrics = dict[str, float]
 
 
 class Totals:
-    """Sums over all tokens of a step, on the device: nothing is read back before the last micro-batch."""
+    """Sums over all tokens of a step, kept on the device until the last micro-batch."""
 
     def __init__(self) -> None:
         self.loss: Tensor | float = 0.0
@@ -39,7 +39,7 @@ class Totals:
             self.counts[name] = self.counts.get(name, 0) + tokens
 
     def over(self, ranks: Ranks) -> Totals:
-        """Those of all ranks, which have the same statistics."""
+        """The totals over all ranks, which must have the same statistics."""
         if not (ranks.shared and self.sums):
             return self
         names, sums = sorted(self.sums), Totals()
@@ -71,7 +71,7 @@ def step_metrics(result: StepResult, forwarded: int, total: int) -> Metrics:
 def teacher_metrics(
     examples: Sequence[TrainingExample], routes: Sequence[Route], totals: Totals, objective: Objective
 ) -> Metrics:
-    """The alarm for a teacher whom its prompts do not move."""
+    """Metrics that reveal a teacher unaffected by its prompts."""
     if not (objective.distillation or objective.rlsd):
         return {}
     taught = [examples[index] for one in routes if one.with_teacher for index in one.indices]

@@ -1,4 +1,4 @@
-"""Which examples are forwarded, how, and in which micro-batches: the work of one update."""
+"""The work of one update: which examples are forwarded, how, and in which micro-batches."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One micro-batch of a route. `teacher` is what its teacher makes of it, where that is known already.
+    """One micro-batch of a route. `teacher` is the teacher's projections, if already computed.
 
-    One that is `idle` keeps other ranks company: its loss and gradients are 0, and it counts in no metric.
+    If `idle`, it only keeps ranks in step: its loss and gradients are 0, and it counts in no metric.
     """
 
     route: Route
@@ -44,7 +44,7 @@ class Work:
 
 
 def route(examples: Sequence[TrainingExample], objective: Objective) -> list[Route]:
-    """Which examples are forwarded, and how: each once at most, and none without a gradient."""
+    """Which examples are forwarded, and how: each at most once, and only those with a gradient."""
     distilled: list[int] = []
     guided: list[int] = []
     alone: list[int] = []
@@ -75,14 +75,14 @@ def make_works(
     device: torch.device,
     ranks: Ranks,
 ) -> list[Work]:
-    """This rank's micro-batches of a route, their token losses weighed for the global batch.
+    """This rank's micro-batches of a route, with token losses weighted for the global batch.
 
-    Every rank gets as many, since each forward gathers weights from all of them. `prefixed`: what the
-    teacher's prompts begin with is computed once, where that pays; they must be packed.
+    All ranks get the same number, since each forward gathers weights from all ranks. With `prefixed`, the
+    common prefix of the teacher's prompts is computed once if that pays off; this requires packing.
     """
     settings = objective.distillation if one.distilled else objective.policy
     assert settings is not None
-    # Of all ranks' examples, so that each of them runs over it as often.
+    # The prefix of all ranks' examples, so that each rank computes it equally often.
     prefix = teacher_prefix([examples[i] for i in one.indices]) if prefixed and one.with_teacher else None
     build = partial(
         build_micro_batches,
@@ -107,24 +107,24 @@ def make_works(
 
 
 def weighted(work: Work, factors: Tensor) -> Work:
-    """Its token losses times `factors` `[tokens]`."""
+    """The work with its token losses multiplied by `factors` `[tokens]`."""
     return replace(work, tokens=replace(work.tokens, weights=work.tokens.weights * factors))
 
 
 def prompted(prompt: Sequence[int], response: Sequence[int]) -> TrainingExample:
-    """A response for the teacher alone; the student's side is as short as can be."""
+    """An example for the teacher only; the student's side is as short as possible."""
     unknown = (0.0,) * len(response)
     return TrainingExample(tuple(prompt[:1]), tuple(response), unknown, teacher_prompt_ids=tuple(prompt))
 
 
 def _length(example: TrainingExample, one: Route) -> int:
-    """Tokens that are forwarded, by student and teacher."""
+    """The number of tokens forwarded by student and teacher."""
     taught = len(example.teacher_prompt_ids or ()) + len(example.response_ids) if one.with_teacher else 0
     return len(example.prompt_ids) + len(example.response_ids) + taught
 
 
 def _shortened(example: TrainingExample, prefix: int) -> TrainingExample:
-    """The least that can be forwarded the same way, after a prefix of so many tokens."""
+    """The shortest example of the same route, after a prefix of `prefix` tokens."""
     return replace(
         example,
         prompt_ids=example.prompt_ids[:1],
@@ -137,9 +137,9 @@ def _shortened(example: TrainingExample, prefix: int) -> TrainingExample:
 def _scales(
     examples: Sequence[TrainingExample], objective: Objective, config: RunConfig, device: torch.device
 ) -> Tensor:
-    """What each token loss of an example is multiplied by, `[B]`, normalised over the global batch.
+    """The factor of each example's token losses, `[B]`, normalised over the global batch.
 
-    To a policy gradient every try is a signal, also one that is no better or worse than its group.
+    For a policy gradient every attempt counts as having a signal, even with zero advantage.
     """
     signal = [objective.policy is not None or e.teacher_prompt_ids is not None for e in examples]
     return token_weights(

@@ -1,11 +1,11 @@
-"""Losses from hidden states, in tiles of tokens: never `[T, V]`, and no matrix product more than needed.
+"""Losses from hidden states, in tiles of tokens, without materialising `[T, V]` or extra matrix products.
 
-The gradient is made together with the loss. While a tile of logits is there, its rows are reduced, the
-gradient by the logits is written, and two matrix products carry it on to the hidden states and to the head.
-With the logits of student and teacher these are four products, and the backward pass only hands over what is
-there. This needs each token's weight beforehand, or from the token's own row. A weight that depends on other
-tokens (SRPO's, a sequence's importance ratio) takes a pass for statistics first: that is one product more for
-the side that it needs, where two separate gradients would take a second backward pass through the model.
+The gradient is computed together with the loss. While a tile of logits is in memory, its rows are reduced,
+the gradient w.r.t. the logits is written, and two matrix products propagate it to hidden states and head.
+With the logits of student and teacher these are four products, and the backward pass only returns stored
+gradients. This requires each token's weight in advance, or from the token's own row. A weight that depends on
+other tokens (SRPO's, a sequence's importance ratio) takes a statistics pass first: one extra product for the
+side it needs, where two separate gradients would take a second backward pass through the model.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from resd.records import ResdError
 
 Stats = dict[str, Tensor]
 
-# Logits of one side and tile. On a GPU enough rows for the matrix units, on a CPU few enough for its caches.
+# Bytes of logits per side and tile: enough rows for the matrix units of a GPU, few enough for a CPU's caches.
 TILE_BYTES = {"cuda": 320 << 20, "cpu": 2 << 20}
-ROW_UNIT = 128  # rows that a matrix product on a GPU takes at a time
-# Tiles whose gradients are gathered before the products that use them: on a GPU each such product reads and
-# writes the whole float32 gradient of the head, which takes as long as about 1,000 rows of arithmetic.
+ROW_UNIT = 128  # row granularity of matrix products on a GPU
+# Tiles whose gradients are collected before the products that use them: on a GPU each such product reads and
+# writes the head's whole float32 gradient, which takes as long as the arithmetic of about 1,000 rows.
 TILES_PER_PRODUCT = {"cuda": 4, "cpu": 1}
 
 
@@ -44,19 +44,19 @@ class TileLoss(Protocol):
     """A loss on one tile of the student's logits."""
 
     def __call__(self, logits: Tensor, rows: slice, gradient: Tensor | None) -> Stats:
-        """Values `[rows]`, among them `loss`: what the tokens add to the sum.
+        """Values `[rows]`, including `loss`, each token's contribution to the sum.
 
-        `logits` `[rows, V]` may be changed. The gradient of the sum by them is written to `gradient`, which
-        may be of a lower dtype.
+        `logits` `[rows, V]` may be overwritten. The gradient of the sum w.r.t. them is written to `gradient`,
+        which may have a lower dtype.
         """
         ...
 
 
 class LogitTiles:
-    """Tiles of one side's logits: the sum of its projections over the temperature, without gradients.
+    """Tiles of one side's logits: the sum of its projections divided by the temperature, without gradients.
 
-    Operands are rounded to `compute_dtype`, as autocast would; their products are summed in float32. Logits
-    rounded to bfloat16 would put an error of up to 0.1 on each log-probability.
+    Operands are rounded to `compute_dtype`, as by autocast; products are accumulated in float32. Rounding
+    logits to bfloat16 would add an error of up to 0.1 to each log-probability.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class LogitTiles:
         return out
 
     def release(self) -> None:
-        """Give the memory of the last tile back."""
+        """Free the memory of the last tile."""
         self.buffer = self.buffer.new_empty(0)
 
 
@@ -105,10 +105,10 @@ def fused_loss(
     compute_dtype: torch.dtype | None = None,
     tile_rows: int | None = None,
 ) -> tuple[Tensor, Stats]:
-    """The sum of `loss` over all tokens, a scalar, and what it reports of each token, `[T]`, detached.
+    """The sum of `loss` over all tokens, a scalar, and its per-token statistics, `[T]`, detached.
 
-    The sum carries gradients to the student's hidden states, weight and bias, as far as they require them;
-    its backward pass can run once. `tile_rows` changes nothing but memory and speed. An empty batch gives 0.
+    The sum carries gradients to the student's hidden states, weight and bias, where they require them; its
+    backward pass can run once. `tile_rows` only affects memory and speed. An empty batch gives 0.
     """
     tiles = LogitTiles([student], temperature=temperature, compute_dtype=compute_dtype)
     plan = _Plan(tiles, loss, tile_rows or tiles.rows_per_tile, torch.is_grad_enabled())
@@ -119,7 +119,7 @@ def fused_loss(
 
 
 def slices(start: int, stop: int, size: int) -> Iterator[slice]:
-    """`[start, stop)` in pieces of `size`, the last one shorter; of nothing, one empty piece."""
+    """Split `[start, stop)` into pieces of `size`, the last one shorter; nothing gives one empty piece."""
     for first in range(start, stop, size):
         yield slice(first, min(first + size, stop))
     if start == stop:
@@ -127,7 +127,7 @@ def slices(start: int, stop: int, size: int) -> Iterator[slice]:
 
 
 def add_product(out: Tensor, a: Tensor, b: Tensor, *, scale: float = 1.0, keep: bool = True) -> None:
-    """`out += scale * a @ b`, or without `keep` `out = scale * a @ b`. `out` may be of a higher dtype."""
+    """`out += scale * a @ b`, or without `keep` `out = scale * a @ b`. `out` may have a higher dtype."""
     beta = 1.0 if keep else 0.0
     if a.dtype == out.dtype:
         torch.addmm(out, a, b, beta=beta, alpha=scale, out=out)
@@ -141,7 +141,7 @@ class _Plan:
     loss: TileLoss
     tile_rows: int
     differentiate: bool
-    names: list[str] = field(default_factory=list)  # of the values reported; filled by the forward pass
+    names: list[str] = field(default_factory=list)  # names of the reported values; filled by the forward pass
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -162,19 +162,19 @@ class _FusedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("fused_loss: its gradients are handed over once; compute the loss again")
+            raise RuntimeError("fused_loss: backward can run only once; compute the loss again")
         gradients, ctx.gradients = ctx.gradients, None
         scaled = (None if g is None else g.mul_(upstream.to(g.dtype)) for g in gradients)
         return *scaled, None
 
 
 class _Gradients:
-    """Sums over tiles, in float32 or better: by hidden states, weight and bias, as far as they are needed."""
+    """Gradients w.r.t. hidden states, weight and bias, as needed, summed over tiles in float32 or better."""
 
     def __init__(self, tiles: LogitTiles, hidden_dtype: torch.dtype, needed: Sequence[bool]) -> None:
         part = tiles.parts[0]
         self.operands, self.factor = part, part.scale / tiles.temperature
-        # Each row is written once, so its sum can be rounded at once where the product can do so.
+        # Each row is written only once, so it can be rounded immediately if the product supports that.
         row_dtype = hidden_dtype if part.hidden.dtype != tiles.dtype else tiles.dtype
         self.hidden = torch.empty_like(part.hidden, dtype=row_dtype) if needed[0] else None
         self.weight = torch.zeros_like(part.weight, dtype=tiles.dtype) if needed[1] else None
@@ -185,7 +185,7 @@ class _Gradients:
         return any(gradient is not None for gradient in (self.hidden, self.weight, self.bias))
 
     def add(self, rows: slice, by_logits: Tensor) -> None:
-        """Carry the gradient by the logits of `rows`, `[rows, V]`, on to what they were made from."""
+        """Propagate the gradient w.r.t. the logits of `rows`, `[rows, V]`, to their operands."""
         if self.hidden is not None:
             add_product(self.hidden[rows], by_logits, self.operands.weight, scale=self.factor, keep=False)
         if self.weight is not None:
@@ -200,7 +200,7 @@ class _Gradients:
 
 
 def _run_tiles(plan: _Plan, gradients: _Gradients) -> Stats:
-    """All tiles, a few at a time between the products that use their gradients; what they report, `[T]`."""
+    """Run all tiles, with gradient products after every few of them; return the statistics, `[T]`."""
     tokens, columns = plan.tiles.shape
     group = plan.tile_rows * TILES_PER_PRODUCT.get(plan.tiles.device.type, 1)
     by_logits = None
@@ -219,7 +219,7 @@ def _run_tiles(plan: _Plan, gradients: _Gradients) -> Stats:
 
 
 def _operands(projection: Projection, compute_dtype: torch.dtype | None) -> Projection:
-    """Rounded to the compute dtype, and in one whose products this device can sum in float32."""
+    """Round to the compute dtype, in a dtype whose products this device can accumulate in float32."""
     compute = compute_dtype or projection.hidden.dtype
     mixed = projection.hidden.is_cuda and compute in (torch.bfloat16, torch.float16)
     held = compute if mixed else torch.promote_types(compute, torch.float32)

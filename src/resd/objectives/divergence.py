@@ -1,7 +1,7 @@
-"""Divergences between student and teacher, token by token: the loss of self-distillation.
+"""Per-token divergences between student and teacher: the loss of self-distillation.
 
 RESD clips the teacher/student ratio (arXiv 2605.12741, Eq. 1); the truncated support with a tail bucket and
-the generalised Jensen-Shannon divergence come from SDPO (arXiv 2601.20802). Every gradient is written out.
+the generalised Jensen-Shannon divergence come from SDPO (arXiv 2601.20802). Gradients are analytic.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Selector = Literal["student", "teacher", "union"]
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Which divergence, on which support. `alpha` 0 is KL(teacher || student), 1 is KL(student || teacher).
+    """A divergence and its support. `alpha` 0 is KL(teacher || student), 1 is KL(student || teacher).
 
-    Between them is the generalised JSD, which is not rescaled and so does not tend to either KL. With `topk`
-    the distributions are compared on the ids that `selector` ranks highest, either with the rest as one tail
-    bucket or renormalised to those ids; None or `topk >= V` is the whole vocabulary. The teacher/student
-    ratio is then clipped to `[min_ratio, max_ratio]` against the detached student, tail included and without
-    renormalising. Raises ResdError for values out of range.
+    Values between are the generalised JSD, which is not rescaled and so does not tend to either KL. With
+    `topk` the distributions are compared on the ids that `selector` ranks highest, either with the rest as
+    one tail bucket or renormalised to those ids; None or `topk >= V` is the whole vocabulary. The
+    teacher/student ratio is then clipped to `[min_ratio, max_ratio]` against the detached student, including
+    the tail and without renormalising. Raises ResdError for values out of range.
     """
 
     alpha: float
@@ -56,31 +56,31 @@ class Divergence:
 
 
 class RowDivergence(NamedTuple):
-    """Of one tile, `[rows]` each: the loss, both sides' sums, and how much of the student's mass is where."""
+    """Results of one tile, `[rows]` each: the loss, both sides' sums, and shares of the student's mass."""
 
     loss: Tensor
     student: RowSums
     teacher: RowSums
     clipped: Tensor  # mass whose ratio was clipped
     outside: Tensor  # mass outside the support
-    # Writes factor * (gradient of the loss by the student's logits), from out `[rows, V]`, which may be of a
-    # lower dtype, and factor `[rows]`. To be called at once: it uses the logits.
+    # Writes factor * (gradient of the loss w.r.t. the student's logits) from out `[rows, V]`, which may have
+    # a lower dtype, and factor `[rows]`. Call it immediately: it uses the logits.
     write_gradient: Callable[[Tensor, Tensor], None]
 
 
 def row_divergence(student: Tensor, teacher: Tensor, spec: Divergence) -> RowDivergence:
-    """Divergences of two tiles of logits `[rows, V]`, which may be changed."""
+    """Divergences of two tiles of logits `[rows, V]`, which may be overwritten."""
     if spec.topk is None or spec.topk >= student.shape[-1]:
         return _on_vocabulary(student, teacher, spec)
     return _on_support(student, teacher, spec)
 
 
 def divergence_terms(log_p: Tensor, log_q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Each id's part of the loss, and its derivative d by log p, of the same shape; q is constant.
+    """Each id's part of the loss, and its derivative d w.r.t. log p, of the same shape; q is constant.
 
-    A multiple of p is left out of d. It does not matter: with p normalised, the gradient by the logits is
-    `d - p * d.sum()`, and without it nothing large cancels where p and q are close. Over the whole vocabulary
-    on a GPU, `triton_rows._terms` is this formula.
+    A multiple of p is left out of d. It does not matter: with p normalised, the gradient w.r.t. the logits is
+    `d - p * d.sum()`. Leaving it out avoids cancellation of large terms where p and q are close.
+    `triton_rows._terms` is the same formula for the whole vocabulary on a GPU.
     """
     p, q = log_p.exp(), log_q.exp()
     if alpha == 0.0:
@@ -110,19 +110,19 @@ def sampled_token_loss(
     min_ratio: float | None = None,
     max_ratio: float | None = None,
 ) -> Tensor:
-    """The score-function estimate of the reverse KL from the sampled tokens alone, elementwise on any shape.
+    """The score-function estimate of the reverse KL from sampled tokens only, elementwise on any shape.
 
-    `sg(log p - log q) * log p`: the value means nothing by itself, its gradient is the estimate (SDPO).
+    `sg(log p - log q) * log p`: the value itself is meaningless, its gradient is the estimate (SDPO).
     """
     log_q = clip_ratio(teacher_logprob.detach(), student_logprob, min_ratio, max_ratio)
     return (student_logprob.detach() - log_q) * student_logprob
 
 
 def token_divergence(student_logits: Tensor, teacher_logits: Tensor, **settings: Any) -> Tensor:
-    """Divergence of each token's distributions in nats, `[..., V]` and `[..., V]` to `[...]`.
+    """Per-token divergence in nats, `[..., V]` and `[..., V]` to `[...]`.
 
-    `settings` are those of `Divergence`. For logits that are there anyway; to train a model, let
-    `chunked.fused_loss` make them from hidden states. float64 stays float64, anything lower is computed in
+    `settings` are the fields of `Divergence`. Use this for logits you already have; for training, let
+    `chunked.fused_loss` compute them from hidden states. float64 stays float64; lower dtypes are computed in
     float32. No gradient reaches the teacher. Raises ResdError for unequal shapes or values out of range.
     """
     if student_logits.shape != teacher_logits.shape:
@@ -154,7 +154,7 @@ class _TokenDivergence(torch.autograd.Function):
 
 
 def _rows(logits: Tensor) -> Tensor:
-    """A copy to work on, `[rows, V]`."""
+    """A working copy, `[rows, V]`."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return logits.detach().reshape(-1, logits.shape[-1]).to(dtype, copy=True)
 
@@ -188,7 +188,7 @@ def _on_support(student: Tensor, teacher: Tensor, spec: Divergence) -> RowDiverg
 
 
 def _support(student: Tensor, teacher: Tensor, spec: Divergence) -> tuple[Tensor, Tensor | None]:
-    """Ids `[rows, K or 2K]`, and for a union which of them repeat an earlier one."""
+    """Ids `[rows, K or 2K]`, and for a union a mask of ids that repeat an earlier one."""
     assert spec.topk is not None
     if spec.selector != "union":
         return top_ids(student if spec.selector == "student" else teacher, spec.topk), None
@@ -200,14 +200,14 @@ def _support(student: Tensor, teacher: Tensor, spec: Divergence) -> tuple[Tensor
 
 
 def _buckets(side: Split, add_tail: bool) -> Tensor:
-    """Log-probabilities that sum to 1: of the ids and of all others, or of the ids among themselves."""
+    """Normalised log-probabilities: of the ids and the tail, or renormalised to the ids."""
     if add_tail:
         return torch.cat([side.inside, side.outside.unsqueeze(-1)], dim=-1)
     return side.inside.log_softmax(-1)
 
 
 def _clipped_terms(log_p: Tensor, log_q: Tensor, spec: Divergence) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss `[rows]`, its derivative by log p `[rows, ids]` and the clipped mass `[rows]`."""
+    """The loss `[rows]`, its derivative w.r.t. log p `[rows, ids]` and the clipped mass `[rows]`."""
     bounded = clip_ratio(log_q, log_p, spec.min_ratio, spec.max_ratio)
     terms, derivative = divergence_terms(log_p, bounded, spec.alpha)
     loss = terms.sum(-1)
@@ -217,5 +217,5 @@ def _clipped_terms(log_p: Tensor, log_q: Tensor, spec: Divergence) -> tuple[Tens
 
 
 def _by_logits(log_p: Tensor, derivative: Tensor) -> Tensor:
-    """From derivatives by normalised log-probs to those by the logits."""
+    """Convert derivatives w.r.t. normalised log-probs to derivatives w.r.t. logits."""
     return derivative - log_p.exp().mul_(derivative.sum(-1, keepdim=True))

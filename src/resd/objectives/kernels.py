@@ -1,7 +1,7 @@
 """The row operations of a tile on a GPU, in Triton: each reads its logits once, or writes once.
 
-The numbers are those of the PyTorch code in `rows.py` and `divergence.py`, which is what runs elsewhere; both
-are tested against the same float64 reference.
+They match the PyTorch code in `rows.py` and `divergence.py`, which runs elsewhere; both are tested against
+the same float64 reference.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ try:
     import triton
 
     from resd.objectives import triton_rows as device
-except ImportError:  # PyTorch without GPU comes without Triton
+except ImportError:  # PyTorch builds without GPU support lack Triton
     triton = None
 
 if TYPE_CHECKING:
     from resd.objectives.divergence import Divergence
     from resd.objectives.rows import RowSums
 
-BLOCK, WARPS = 8192, 8  # of a reduction over one row
-PAIR_BLOCK, PAIR_WARPS = 4096, 4  # of one over two rows with a log and some exponentials each
-SEARCHED = 32  # logits to a block in the search for the highest
+BLOCK, WARPS = 8192, 8  # for a reduction over one row
+PAIR_BLOCK, PAIR_WARPS = 4096, 4  # for one over two rows with a log and some exponentials each
+SEARCHED = 32  # logits per block in the top-k search
 FORWARD, BETWEEN, REVERSE = 0, 1, 2  # alpha 0, in (0, 1), 1
 
 
 def usable(logits: Tensor) -> bool:
-    """Whether the kernels take these logits: float32 on a GPU that Triton compiles for."""
+    """Whether the kernels support these logits: float32 on a GPU that Triton compiles for."""
     return triton is not None and logits.is_cuda and logits.dtype == torch.float32
 
 
@@ -63,7 +63,7 @@ def write_exponentials(out: Tensor, logits: Tensor, shift: Tensor, factor: Tenso
 
 
 def top_ids(logits: Tensor, k: int) -> Tensor:
-    """`rows.top_ids` by blocks; of equal logits the one with the lowest id counts as the highest."""
+    """`rows.top_ids` by blocks; among equal logits the lowest id ranks highest."""
     rows, columns = logits.shape
     blocks = triton.cdiv(columns, SEARCHED)
     maxima = logits.new_empty(rows, blocks)

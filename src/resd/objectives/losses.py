@@ -1,4 +1,4 @@
-"""The losses of training, from hidden states: distillation from a teacher, and any loss on sampled tokens."""
+"""Training losses from hidden states: distillation from a teacher, and any loss on sampled tokens."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from resd.records import ResdError
 
 @dataclass(frozen=True, slots=True)
 class SampledTokens:
-    """T tokens, how they were sampled, and what the loss of each is multiplied by.
+    """T tokens, how they were sampled, and the weights of their losses.
 
-    The weights hold the normalisers of the whole global batch, and tokens of weight 0 are not computed. On
-    top comes `min(p / p_rollout, is_cap)`, detached, with p on the nucleus `top_p` that was sampled from;
-    None for no such factor. Raises ResdError for lengths that differ, and for a cap of nothing.
+    The weights include the normalisers of the whole global batch; tokens of weight 0 are not computed. Each
+    loss is also multiplied by `min(p / p_rollout, is_cap)`, detached, with p restricted to the nucleus
+    `top_p` that was sampled from; with `is_cap` None there is no such factor. Raises ResdError for lengths
+    that differ, and for `is_cap` without `rollout_logprobs`.
     """
 
     targets: Tensor  # [T]
@@ -70,14 +71,13 @@ def distillation_loss(
     compute_dtype: torch.dtype | None = None,
     tile_rows: int | None = None,
 ) -> tuple[Tensor, Stats]:
-    """The weighted sum of the divergences from the teacher, a scalar, and what is worth logging, `[T]` each.
+    """The weighted sum of the divergences from the teacher, a scalar, and per-token statistics, `[T]` each.
 
     The sum carries gradients to `student`, as in `fused_loss`. The teacher's logits are the sum of its
-    projections: one, or two that a trust region mixes. Raises ResdError for sides of different tokens or
-    vocabularies. Logged are `divergence`, `loss` (weighted), `logprob`
-    and `teacher_logprob` (of the targets), `entropy`, `teacher_entropy`, `ratio` (importance), `log_mass` (of
-    the nucleus), `clipped` and `outside` (of the student's mass: whose ratio is clipped, and in the tail).
-    All are 0 for tokens of weight 0.
+    projections: one, or two for a trust region. Raises ResdError if the sides differ in tokens or vocabulary.
+    The statistics are `divergence`, `loss` (weighted), `logprob` and `teacher_logprob` (of the targets),
+    `entropy`, `teacher_entropy`, `ratio` (importance), `log_mass` (of the nucleus), `clipped` and `outside`
+    (the student's mass whose ratio is clipped, and in the tail). All are 0 for tokens of weight 0.
     """
     _check([student, *teacher], tokens)
     index, kept = _kept(tokens)
@@ -95,10 +95,10 @@ def sampled_loss(
     compute_dtype: torch.dtype | None = None,
     tile_rows: int | None = None,
 ) -> tuple[Tensor, Stats]:
-    """The weighted sum of `loss`, as `distillation_loss`: for policy gradients and token-level distillation.
+    """Like `distillation_loss`, for any `loss`: policy gradients and token-level distillation.
 
-    Logged are `token_loss`, `loss` (weighted), `logprob`, `entropy`, `ratio`, `log_mass`, and with a teacher
-    `teacher_logprob` and `teacher_entropy`.
+    The statistics are `token_loss`, `loss` (weighted), `logprob`, `entropy`, `ratio`, `log_mass`, and with a
+    teacher `teacher_logprob` and `teacher_entropy`.
     """
     _check([student, *teacher], tokens)
     index, kept = _kept(tokens)
@@ -161,7 +161,7 @@ class _Distillation:
 
 @dataclass(frozen=True, slots=True)
 class _Sampled:
-    """The tile loss of `sampled_loss`. `index` says which of all tokens these are."""
+    """The tile loss of `sampled_loss`. `index` gives the positions of the kept tokens among all."""
 
     teacher: LogitTiles | None
     tokens: SampledTokens
@@ -191,7 +191,7 @@ class _Sampled:
         }
 
     def _loss(self, logprob: Tensor, teacher_logprob: Tensor | None, rows: slice) -> tuple[Tensor, Tensor]:
-        """The losses of a tile and their derivatives by the log-probs, `[rows]` each."""
+        """The losses of a tile and their derivatives w.r.t. the log-probs, `[rows]` each."""
         with torch.enable_grad():
             leaf = logprob.detach().requires_grad_()
             loss = self.loss(leaf, teacher_logprob, rows if self.index is None else self.index[rows])
@@ -200,7 +200,7 @@ class _Sampled:
 
 
 def _teacher_stats(logits: Tensor, targets: Tensor) -> Stats:
-    """By the student's arithmetic, so that equal logits give equal numbers."""
+    """Teacher statistics, computed like the student's so that equal logits give equal numbers."""
     parts = split(logits, targets.unsqueeze(-1))
     return {"teacher_logprob": parts.inside.squeeze(-1), "teacher_entropy": parts.whole.entropy()}
 
@@ -222,20 +222,20 @@ def _tiles(
 
 
 def _check(sides: Sequence[Projection], tokens: SampledTokens) -> None:
-    """Rows or columns too many would be left out in silence, or read beyond their end by a kernel."""
+    """Reject shape mismatches, which would be silently ignored or make a kernel read out of bounds."""
     expected = len(tokens.targets), len(sides[0].weight)
     for side in sides:
         found = len(side.hidden), len(side.weight)
         if found != expected:
             raise ResdError(
                 f"losses from hidden states: one side has {found[0]} tokens and a vocabulary of {found[1]}, "
-                f"but {expected[0]} and {expected[1]} are wanted; score the same tokens with models of the "
+                f"but {expected[0]} and {expected[1]} are expected; score the same tokens with models of the "
                 "same vocabulary"
             )
 
 
 def _kept(tokens: SampledTokens) -> tuple[Tensor | None, SampledTokens]:
-    """The tokens with a weight, and which these are; None where that is all."""
+    """The indices of tokens with nonzero weight (None for all), and these tokens."""
     index = tokens.weights.nonzero().squeeze(-1)
     return (None, tokens) if len(index) == len(tokens.weights) else (index, tokens[index])
 
@@ -252,7 +252,7 @@ def _fused(
     compute_dtype: torch.dtype | None,
     tile_rows: int | None,
 ) -> tuple[Tensor, Stats]:
-    """`fused_loss` over the tokens that were kept; what it reports is 0 for the others."""
+    """`fused_loss` over the kept tokens; the statistics of the others are 0."""
     total, stats = fused_loss(
         _rows(student, index),
         loss,

@@ -1,4 +1,4 @@
-"""What an algorithm asks of the learner."""
+"""The interface between an algorithm and the learner."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from resd.config import DistillationConfig, PolicyConfig, RLSDConfig, SRPOConfig
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What the learner minimises: `distillation` on examples with a teacher prompt, `policy` on the others
-    that have an advantage.
+    """What the learner minimises: `distillation` on examples with a teacher prompt, `policy` on other
+    examples with an advantage.
 
     `srpo` weights distilled tokens by the teacher's certainty. With `rlsd`, which needs `policy` and no
-    `distillation`, a teacher prompt changes the size of its example's advantage token by token, the less the
-    more optimizer steps were taken; those before the run came to this objective, `since`, do not count.
+    `distillation`, a teacher prompt scales its example's advantage per token, by less the more optimizer
+    steps have been taken since step `since`, at which the run switched to this objective.
     """
 
     distillation: DistillationConfig | None = None

@@ -1,4 +1,4 @@
-"""GRPO: advantages within groups of tries, the clipped token loss. RLSD: the teacher's say in advantages."""
+"""GRPO: advantages within groups, the clipped token loss. RLSD: advantages scaled by a teacher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def group_advantages(
 ) -> Tensor:
     """Reward minus its group's mean `[B]`, optionally over the sample standard deviation (arXiv 2402.03300).
 
-    `groups` names each reward's group. A group of one keeps its reward: there is nothing to compare with.
+    `groups` names each reward's group. A group of one keeps its reward: it has nothing to compare with.
     """
     scores = torch.as_tensor(rewards)
     scores = scores if scores.is_floating_point() else scores.float()
@@ -61,12 +61,12 @@ def clipped_token_loss(
 def self_distilled_advantage(
     advantage: Tensor, logprob: Tensor, teacher_logprob: Tensor, *, mixing: float, max_change: float
 ) -> Tensor:
-    """Advantages of tokens whose size a teacher has its say in, detached (RLSD, arXiv 2604.03128).
+    """Per-token advantages whose magnitude is adjusted by a teacher, detached (RLSD, arXiv 2604.03128).
 
-    Elementwise on tensors that broadcast; log-probs are of the sampled tokens. With A > 0, a token that the
-    teacher finds likelier than the student counts more; with A < 0, one that it finds less likely:
+    Elementwise on tensors that broadcast; log-probs are of the sampled tokens. With A > 0, a token more
+    likely under the teacher than under the student counts more; with A < 0, a token less likely:
     `w = exp(sign(A) (log q - log p))`, clipped to `1 +- max_change`, and `A' = A ((1 - mixing) + mixing w)`.
-    No sign ever changes while `max_change` is at most 1.
+    Signs never change if `max_change` is at most 1.
     """
     preference = (teacher_logprob - logprob).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     factor = (advantage.sign() * preference).exp().clamp(1 - max_change, 1 + max_change)
@@ -74,13 +74,13 @@ def self_distilled_advantage(
 
 
 def rlsd_mixing(step: int, initial: float, final: float, decay_steps: int) -> float:
-    """`mixing` at the update after `step` updates: linear from `initial` to `final`, which it then keeps."""
+    """`mixing` of the update after `step` updates: linear from `initial` to `final`, constant afterwards."""
     share = min(step / decay_steps, 1.0)
     return (1 - share) * initial + share * final
 
 
 def _centre(scores: Tensor, normalize_by_std: bool) -> Tensor:
-    if bool((scores == scores[0]).all()):  # a rounded mean over a tiny deviation would be a signal of its own
+    if bool((scores == scores[0]).all()):  # a rounded mean over a tiny deviation would be a spurious signal
         return torch.zeros_like(scores)
     centred = scores - scores.mean()
     return centred / (scores.std() + STD_FLOOR) if normalize_by_std else centred

@@ -1,7 +1,7 @@
-"""One tile of logits `[rows, V]`, reduced row by row: sums of exponentials, top-k ids, a chosen set apart.
+"""Row-wise reductions of a tile of logits `[rows, V]`: sums of exponentials, top-k ids, splits.
 
-A row's sums are kept relative to its maximum and the chosen ids apart from all others, so that the mass of
-the others is a sum of its own and not 1 minus a rounded number.
+A row's sums are kept relative to its maximum, and chosen ids separate from all others, so that the mass of
+the others is summed directly rather than being 1 minus a rounded number.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from resd.objectives import kernels
 
-# Vocabularies from here on are searched by blocks: a row's top k lie in the k blocks with the highest maxima.
+# Vocabularies of at least this size are searched by blocks: a row's top k lie in the k blocks with the
+# highest maxima.
 SEARCH_BY_BLOCKS = 8192
 BLOCK = 32
-# How many candidates the nucleus is looked for in before a row is sorted as a whole.
+# The number of top candidates searched for the nucleus before sorting the whole row.
 NUCLEUS_CANDIDATES = 1024
 
 
@@ -29,17 +30,17 @@ class RowSums(NamedTuple):
     weighted: Tensor
 
     def logprob(self, logits: Tensor) -> Tensor:
-        """Of logits `[rows, ...]`, whose rows these are the sums of."""
+        """Log-probs of logits `[rows, ...]` from the rows of these sums."""
         shape = (-1, *(1,) * (logits.ndim - 1))
         return (logits - self.maximum.view(shape)) - self.total.log().view(shape)
 
     def entropy(self) -> Tensor:
-        """In nats, `[rows]`."""
+        """The entropy in nats, `[rows]`."""
         return self.total.log() - self.weighted / self.total
 
 
 class Split(NamedTuple):
-    """A row's distribution as the log-probs of chosen ids and of all the others together."""
+    """A row's distribution as the log-probs of chosen ids and of all others together."""
 
     inside: Tensor  # [rows, K]
     outside: Tensor  # [rows]
@@ -69,9 +70,9 @@ def write_exponentials(out: Tensor, logits: Tensor, shift: Tensor, factor: Tenso
 
 
 def split(logits: Tensor, ids: Tensor, repeated: Tensor | None = None) -> Split:
-    """Take the logits at `ids` `[rows, K]` out of `logits` `[rows, V]`, which is left without them.
+    """Split the logits at `ids` `[rows, K]` from `logits` `[rows, V]`, which is masked at these ids in place.
 
-    Where `repeated` is true the id was there before in its row, and its log-prob is that of nothing.
+    Where `repeated` is true, the id occurs earlier in its row and gets the log-prob of no mass.
     """
     lowest = torch.finfo(logits.dtype).min
     chosen = logits.gather(-1, ids)
@@ -82,7 +83,7 @@ def split(logits: Tensor, ids: Tensor, repeated: Tensor | None = None) -> Split:
     shifted, moved = chosen - maximum.unsqueeze(-1), others.maximum - maximum
     exponentials, scale = shifted.exp(), moved.exp()
     total = exponentials.sum(-1) + scale * others.total
-    # Scale and move first: where all ids are chosen, the others are 0 times as low as numbers go.
+    # Scale and shift first: if all ids are chosen, the others are 0 times the lowest finite number.
     weighted = (exponentials * shifted).sum(-1) + scale * others.weighted + scale * moved * others.total
     log_total = total.log()
     return Split(
@@ -96,22 +97,22 @@ def split(logits: Tensor, ids: Tensor, repeated: Tensor | None = None) -> Split:
 def write_split_gradient(
     gradient: Tensor, logits: Tensor, parts: Split, ids: Tensor, inside: Tensor, outside: Tensor | None
 ) -> None:
-    """Spread a gradient by log-probs' buckets over `[rows, V]`, given the `logits` that `split` has left.
+    """Scatter a gradient w.r.t. buckets to `[rows, V]`, given the `logits` that `split` has masked.
 
-    `inside` `[rows, K]` goes to the ids, and `outside` `[rows]` to all others in proportion to their mass.
+    `inside` `[rows, K]` goes to the ids, `outside` `[rows]` to all others in proportion to their mass.
     """
     if outside is None:
         gradient.zero_()
     else:
         write_exponentials(gradient, logits, parts.others.maximum, outside / parts.others.total)
-    gradient.scatter_add_(-1, ids, inside.to(gradient.dtype))  # an id that is repeated brings 0
+    gradient.scatter_add_(-1, ids, inside.to(gradient.dtype))  # repeated ids add 0
 
 
 def top_ids(logits: Tensor, k: int) -> Tensor:
-    """Ids of the k highest logits of each row, in no order, `[rows, V]` to `[rows, min(k, V)]`.
+    """Ids of the k highest logits of each row, unordered, `[rows, V]` to `[rows, min(k, V)]`.
 
-    Exact: a block holds one of the k highest only if its maximum is one of the k highest maxima. Ties at
-    the last place are broken anyhow, but the same way for the same row.
+    Exact: a block contains one of the k highest only if its maximum is one of the k highest maxima. Ties at
+    the last place are broken arbitrarily, but deterministically for the same row.
     """
     columns = logits.shape[-1]
     if columns < SEARCH_BY_BLOCKS or k > columns // BLOCK:
@@ -129,8 +130,8 @@ def top_ids(logits: Tensor, k: int) -> Tensor:
 def nucleus_log_mass(logits: Tensor, top_p: float) -> Tensor:
     """Log of the mass that nucleus sampling keeps, `[rows, V]` to `[rows]`.
 
-    Engines report log-probs after top-p. Subtracting this from the trainer's puts both on the kept support;
-    otherwise the importance ratio is below 1 from truncation alone.
+    Engines report log-probs after top-p. Subtracting this from the trainer's log-probs puts both on the same
+    support; otherwise the importance ratio would be below 1 from truncation alone.
     """
     if top_p >= 1.0:
         return logits.new_zeros(len(logits))
@@ -144,16 +145,16 @@ def nucleus_log_mass(logits: Tensor, top_p: float) -> Tensor:
 
 
 def _shifted(logits: Tensor, shift: Tensor, out: Tensor | None = None) -> Tensor:
-    """Ready for exp(), and nowhere so low that it gets slow: near the smallest numbers it takes tenfold.
+    """Shift and clamp logits for exp(), which is ten times slower for results near the smallest numbers.
 
-    What is cut off is far below rounding beside a row's largest exponential, which is 1.
+    The clamped values are far below rounding error next to a row's largest exponential, which is 1.
     """
     lowest = 4 * math.log(torch.finfo(logits.dtype).eps)
     return torch.sub(logits, shift.unsqueeze(-1), out=out).clamp_(min=lowest)
 
 
 def _nucleus(logprobs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The mass of the fewest most likely ids that reach `top_p`, and whether these ids do."""
+    """The mass of the smallest set of most likely ids that reaches `top_p`, and whether any set does."""
     probabilities = logprobs.sort(-1, descending=True).values.exp()
     before = probabilities.cumsum(-1) - probabilities
     return probabilities.masked_fill(before >= top_p, 0.0).sum(-1), probabilities.sum(-1) >= top_p

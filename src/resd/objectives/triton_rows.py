@@ -1,6 +1,6 @@
-"""What `kernels.py` launches: one program to a row of logits, or to a piece of one.
+"""The Triton kernels that `kernels.py` launches: one program per row of logits, or per piece of one.
 
-Strides and counts are in elements. Lanes beyond a row's end carry a logit so low that its exponential is 0.
+Strides and counts are in elements. Lanes past a row's end hold a logit so low that its exponential is 0.
 """
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped"
 
@@ -45,7 +45,7 @@ def block_maxima(logits, stride, columns, maxima, blocks, SEARCHED: tl.constexpr
 
 @triton.jit
 def _highest(values, valid, k):
-    """Which k of the valid values are the highest, the first of equal ones; bit by bit of the k-th."""
+    """A mask of the k highest valid values, the first among equals, by finding the k-th bit by bit."""
     bits = values.to(tl.int32, bitcast=True)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF) ^ -0x80000000
     ordered = tl.where(valid, ordered, 0).to(tl.uint32, bitcast=True)
@@ -79,7 +79,7 @@ def top_ids(
     )
     place = tl.cumsum(found.to(tl.int32), axis=0) - 1
     tl.store(best + row * k + place, block.to(tl.int64), mask=found)
-    tl.debug_barrier()  # what other threads of this program have stored
+    tl.debug_barrier()  # make the stores of the program's other threads visible
     lane = tl.arange(0, CHOSEN * SEARCHED)
     chosen = tl.load(best + row * k + lane // SEARCHED, mask=lane // SEARCHED < k, other=0)
     candidate = chosen * SEARCHED + lane % SEARCHED

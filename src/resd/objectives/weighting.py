@@ -1,7 +1,7 @@
-"""What each token's loss is multiplied by: success-rate weights, importance ratios and the aggregation.
+"""Weights of token losses: success-rate weights, importance ratios and the aggregation.
 
-All normalisers are those of the whole global batch and are known before the first forward, so that the loss
-is `sum_i scale_i * sum_t l_it` whatever the micro-batches, the padding or the number of ranks.
+All normalisers are over the whole global batch and known before the first forward, so that the loss is
+`sum_i scale_i * sum_t l_it` regardless of micro-batches, padding or the number of ranks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOG_RATIO_LIMIT = 20.0
 def success_rate_weights(success: Tensor, *, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
     """Weights `[B]` in float32, of mean 1, that balance successes and failures of the whole global batch.
 
-    `success` `[B]` is bool, or a score that counts as a success from 0.5. With success rate s the raw weight
+    `success` `[B]` is bool, or a score that is a success from 0.5 up. With success rate s the raw weight
     is (1-s)^alpha for a success and s^beta for a failure (arXiv 2605.12741, success-rate rebalancing). If all
     succeed or all fail, every weight is 1.
     """
@@ -50,18 +50,17 @@ def token_weights(
     *,
     max_length: int | None = None,
 ) -> Tensor:
-    """What to multiply each token loss of a sequence by, `[B]`, in the dtype of `weights`.
+    """The factor of each sequence's token losses, `[B]`, in the dtype of `weights`.
 
-    `lengths` `[B]` are response lengths in tokens, `has_signal` `[B]` says which sequences the loss is about
-    and `weights` `[B]` multiplies each. Sequences without signal or tokens get 0 and are counted in the
-    denominators of `seq_mean_including_empty` and `seq_mean_token_sum_norm` only. Give the whole global
-    batch.
+    `lengths` `[B]` are response lengths in tokens, `has_signal` `[B]` marks the sequences that have a loss,
+    and `weights` `[B]` multiplies each. Sequences without signal or tokens get 0 and count only in the
+    denominators of `seq_mean_including_empty` and `seq_mean_token_sum_norm`. Pass the whole global batch.
 
     - `token_mean` is DAPO's (arXiv 2503.14476): every token counts the same.
     - `seq_mean_token_mean` is GRPO's (arXiv 2402.03300): every sequence counts the same.
     - `seq_mean_token_sum_norm` is Dr. GRPO's (arXiv 2503.20783): sums over tokens, divided by `max_length`, a
       constant in tokens, and by the number of all sequences. Released trainers divide by the padded length
-      of the micro-batch and by no number of sequences, so that the loss depends on the micro-batches.
+      of the micro-batch and not by the number of sequences, so that the loss depends on the micro-batches.
     - `seq_mean_token_sum` is Eq. 3 of arXiv 2605.12741, `seq_mean_including_empty` what its release computes.
 
     Raises ResdError for an unknown mode, and for `seq_mean_token_sum_norm` without a positive `max_length`.
@@ -82,7 +81,7 @@ def token_weights(
             scale = torch.ones_like(per_token) / (_constant(max_length) * max(lengths.numel(), 1))
         case _:
             raise ResdError(
-                f"token_weights: {mode!r} is no aggregation; see loss_aggregation in the configuration"
+                f"token_weights: {mode!r} is not an aggregation; see loss_aggregation in the configuration"
             )
     return torch.where(active, scale * weights, torch.zeros_like(weights))
 
@@ -90,8 +89,8 @@ def token_weights(
 def importance_ratio(logprob: Tensor, behaviour_logprob: Tensor, *, cap: float | None) -> Tensor:
     """`min(p / p_behaviour, cap)` of the sampled tokens, elementwise and detached.
 
-    Serves for p_behaviour before this batch's first optimizer step (`is_clip`) and for the one that the
-    engine sampled from (rollout correction). cap None turns the correction off: ones.
+    p_behaviour is either the policy before this batch's first optimizer step (`is_clip`) or the one that the
+    engine sampled from (rollout correction). cap None disables the correction: ones.
     """
     if cap is None:
         return torch.ones_like(logprob)
@@ -104,9 +103,9 @@ def sequence_importance_ratio(
 ) -> Tensor:
     """`min(prod_t p_t / p_behaviour_t, cap)` of each token's whole sequence, `[tokens]` and detached.
 
-    All tensors are `[tokens]`; `sequence` names each token's sequence, from 0 to `count` - 1, and all tokens
-    of a sequence must be there. Uncapped it makes the gradient of a whole response unbiased, which weights of
-    single tokens do not, at a larger variance. cap None turns the correction off: ones.
+    All tensors are `[tokens]`; `sequence` is each token's sequence, from 0 to `count` - 1, and all tokens of
+    a sequence must be present. Uncapped, it makes the gradient of a whole response unbiased, which per-token
+    weights do not, at a larger variance. cap None disables the correction: ones.
     """
     if cap is None:
         return torch.ones_like(logprob)
@@ -118,12 +117,12 @@ def sequence_importance_ratio(
 
 
 def entropy_weights(entropy: Tensor, *, beta: float) -> Tensor:
-    """`exp(-beta * entropy)` over its mean, `[tokens]` and detached: less where the teacher is unsure.
+    """`exp(-beta * entropy)` over its mean, `[tokens]` and detached: lower where the teacher is unsure.
 
     `entropy` `[tokens]` is the teacher's, in nats, at all distilled tokens of the global batch: the mean is
-    theirs, and no micro-batch knows it by itself (SRPO, arXiv 2604.02288).
+    over all of them, not over a micro-batch (SRPO, arXiv 2604.02288).
     """
-    # A softmax, since a large beta would make every exponential 0, and their mean as well.
+    # A softmax, since with a large beta every exponential would underflow to 0, and so would their mean.
     shares = (-beta * entropy.detach().double()).softmax(0)
     return (shares * len(entropy)).to(entropy.dtype)
 

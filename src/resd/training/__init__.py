@@ -1,1 +1,1 @@
-"""The stream loop and what surrounds it."""
+"""The training loop over the stream of problems, and its setup, checkpoints and logs."""

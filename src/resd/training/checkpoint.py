@@ -1,10 +1,10 @@
-"""Atomic checkpoints: a folder that `from_pretrained` loads, with everything else of the run under `state/`.
+"""Atomic checkpoints: a `from_pretrained` folder, with the rest of the run's state under `state/`.
 
     checkpoints/12/          config.json, model.safetensors, tokenizer files
     checkpoints/12/state/    learner.pt (optimizer, teacher), state.json (cursor, context, journal lengths)
-    checkpoints/12/state/learner/    what of optimizer and teacher several processes held in shards
+    checkpoints/12/state/learner/    sharded parts of optimizer and teacher, with several processes
 
-A checkpoint is written to a hidden folder, synced, and renamed: one that has its name is complete.
+A checkpoint is written to a hidden folder, synced, and renamed, so a folder with its final name is complete.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def save(
     write_learner: Callable[[Path], None],
     keep: int | None,
 ) -> Path:
-    """Write `root/<step>`, then drop all but the `keep` newest. `write_model` fills a folder, `write_learner`
-    the one for the rest."""
+    """Write `root/<step>`, then delete all but the `keep` newest. `write_model` fills the folder,
+    `write_learner` its `state` folder."""
 
     def fill(folder: Path) -> None:
         (folder / STATE).mkdir()
@@ -66,9 +66,9 @@ def save(
 
 
 def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
-    """`final` appears when all of it is on the disk; what there is of it goes where that cannot be.
+    """Write `final` atomically: it appears once complete on disk; a partial folder is removed on failure.
 
-    An empty folder of that name is replaced.
+    An existing empty folder is replaced.
     """
     partial = final.parent / f".{final.name}.partial"
     _remove(partial)
@@ -79,7 +79,7 @@ def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
         _sync_tree(partial)
         partial.rename(final)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)  # on a full disk it would be in the way of what comes next
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk it would get in the way
         raise
     _sync(final.parent)
 
@@ -95,12 +95,12 @@ def latest(root: Path) -> Path | None:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a model folder is a checkpoint."""
+    """Whether a model folder is a checkpoint of a run."""
     return (folder / STATE / "state.json").is_file()
 
 
 def load_state(checkpoint: Path) -> RunState:
-    """Raises ResdError if the folder holds a model but no run."""
+    """Load the plain data of a checkpoint. Raises ResdError if the folder contains a model but no run."""
     try:
         return RunState.from_json((checkpoint / STATE / "state.json").read_text(encoding="utf-8"))
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -108,7 +108,7 @@ def load_state(checkpoint: Path) -> RunState:
 
 
 def sweep(root: Path) -> None:
-    """Remove what a kill left of checkpoints that were being written, or removed."""
+    """Remove checkpoints left partially written or deleted by a kill."""
     for path in (*root.glob(".*.partial"), *root.glob(".*.old")):
         _remove(path)
 
@@ -116,7 +116,7 @@ def sweep(root: Path) -> None:
 def _prune(root: Path, keep: int | None) -> None:
     sweep(root)
     for path in saved(root)[: -keep if keep else 0]:
-        path.rename(hidden := root / f".{path.name}.old")  # never a folder that is half gone but looks whole
+        path.rename(hidden := root / f".{path.name}.old")  # a half-deleted folder must never look complete
         _remove(hidden)
 
 
@@ -126,9 +126,9 @@ def _remove(path: Path) -> None:
 
 
 def _share(root: Path) -> None:
-    """Some libraries keep what they write to its owner: give all files the mode that new ones have here.
+    """Give all files the default mode, since some libraries write files readable by their owner only.
 
-    A new folder's mode tells it.
+    The default is derived from the mode of a new folder.
     """
     mode = root.stat().st_mode & 0o666
     for path in root.rglob("*"):

@@ -1,4 +1,4 @@
-"""Where the seconds of a step went."""
+"""Wall-clock timing of the phases of a step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Sums wall seconds by name. One clock lives for one step, so nothing of it reaches the next."""
+    """Sums wall seconds by name. Each step has its own clock, so nothing carries over."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -27,7 +27,7 @@ class Clock:
 
     @contextmanager
     def around(self, name: str, context: AbstractContextManager[object]) -> Iterator[None]:
-        """Count the time to enter and to leave `context`, and not what is done inside it."""
+        """Count the time to enter and exit `context`, but not the time inside it."""
         with ExitStack() as stack:
             with self.measure(name):
                 stack.enter_context(context)
@@ -36,7 +36,7 @@ class Clock:
                 stack.close()
 
     def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """Yield `items`, counting the time that each takes to come, and not what is done with it."""
+        """Yield `items`, counting the time to produce each, but not to consume it."""
         iterator = iter(items)
         while True:
             with self.measure(name):

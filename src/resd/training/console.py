@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live table on a terminal, one line per update in a log."""
+"""Console output of a run: a live table on a terminal, one line per update in a log."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from resd.training.plan import Plan
 from resd.training.sinks import Record, Sink
 
 SHOWN_UPDATES = 8
-# Columns that would change their width in the course of a run, and shift those beside them.
+# Fixed widths of columns that would otherwise grow during a run and shift their neighbours.
 WIDTHS = {"update": 7, "playbook": 3, "tokens": 4, "s/step": 5, "left": 6}
-# What a narrow terminal goes without, first to last.
+# Columns hidden on a narrow terminal, first to last.
 DISPENSABLE = ("tokens", "loss", "batch", "s/step", "tests")
 VARIABLES = {
     "reward": "reward",
@@ -30,7 +30,7 @@ VARIABLES = {
 
 
 def console_sink(console: Console, updates: int) -> Sink:
-    """The sink that suits where `console` writes. `updates` is how many there will be at most."""
+    """The sink suited to the output of `console`. `updates` is their maximum number."""
     return LiveTable(console, updates) if console.is_terminal else Lines(console, updates)
 
 
@@ -49,11 +49,11 @@ class Lines:
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
 
 class LiveTable:
-    """The last few updates in a table that stays at the bottom; evaluations scroll by above it."""
+    """The last few updates in a table fixed at the bottom; evaluations scroll by above it."""
 
     def __init__(self, console: Console, updates: int) -> None:
         self.updates = updates
@@ -79,7 +79,7 @@ class LiveTable:
 
 
 def columns(row: Mapping[str, str], width: int) -> list[str]:
-    """The names of the cells to show: not the empty ones, and fewer on a narrow terminal."""
+    """The names of the cells to show: empty ones are hidden, and more on a narrow terminal."""
     shown = {
         name: max(len(name), len(value), WIDTHS.get(name, 0)) + 2 for name, value in row.items() if value
     }
@@ -90,12 +90,12 @@ def columns(row: Mapping[str, str], width: int) -> list[str]:
 
 
 def make_table() -> Table:
-    """No borders, dim headings."""
+    """A table without borders, with dim headings."""
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
 
 
 def opening_line(config: RunConfig, plan: Plan) -> str:
-    """What a run is about to do: said at once, for the first number may take a minute."""
+    """What a run is about to do, printed immediately, since the first result may take a minute."""
     return (
         f"{config.algorithm.upper()} of {config.model} on {config.environment.name}: {plan.updates} "
         f"update{'s' * (plan.updates != 1)} "
@@ -104,7 +104,7 @@ def opening_line(config: RunConfig, plan: Plan) -> str:
 
 
 def adapters_line(left_out: int, parameters: int) -> str:
-    """Said of a model with experts, whose adapters are not where most of its parameters are."""
+    """A note on models with experts, where most parameters get no adapters."""
     return (
         f"lora: {left_out / 1e6:,.4g} of {parameters / 1e6:,.4g} million parameters, experts and MLPs "
         "beside them, get no adapters and stay as they are"
@@ -112,9 +112,9 @@ def adapters_line(left_out: int, parameters: int) -> str:
 
 
 def update_cells(record: Record, updates: int) -> dict[str, str]:
-    """What is worth a glance, by heading. A metric that the algorithm does not have is "".
+    """The main metrics, by heading. A metric that the algorithm does not have is "".
 
-    `left` takes every update that is left to last as long as this one, and evaluations to take no time.
+    `left` assumes that every remaining update takes as long as this one, and evaluations no time.
     """
     metrics = record.metrics
     seconds = record.timing.get("timing_s/step")
@@ -169,7 +169,7 @@ def summary_table(run: Path) -> Table:
 
 
 def metrics_table(metrics: Mapping[str, float]) -> Table:
-    """What was measured, in words, and the values."""
+    """Metrics with readable names, and their values."""
     table = make_table()
     table.add_column("held out")
     table.add_column("value", justify="right")
@@ -179,7 +179,7 @@ def metrics_table(metrics: Mapping[str, float]) -> Table:
 
 
 def without_repeats(metrics: Mapping[str, float], *others: Mapping[str, float]) -> dict[str, float]:
-    """The metrics, less `solved` where it is the reward, here and in the `others`: one of all or nothing."""
+    """The metrics without `solved` if it equals the reward (all or nothing), here and in the `others`."""
     return {
         name: value
         for name, value in metrics.items()
@@ -198,7 +198,7 @@ def spoken(name: str) -> str:
 
 
 def _form(name: str) -> str:
-    """Lengths are in tokens, all else in shares."""
+    """The number format: lengths are in tokens, all else are fractions."""
     return ".1f" if "/response_length/" in name else ".3f"
 
 

@@ -22,7 +22,7 @@ from resd.training.rollout import PromptIds, Sampling, group_by_problem, roll_ou
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` carry the names that are logged; `attempts` are in the order of the problems."""
+    """`metrics` are by logged name; `attempts` are in the order of the problems."""
 
     metrics: Mapping[str, float]
     attempts: Sequence[Attempt]
@@ -38,7 +38,7 @@ def evaluate(
 ) -> Evaluation:
     """Sample `config.samples` responses to each problem of the split, grade them, and average.
 
-    Length limit and thinking are those of training (`rollout`). `prompt_ids(problem)` is what is asked; by
+    Length limit and thinking are those of training (`rollout`). `prompt_ids(problem)` gives the prompt, by
     default the problem's own messages. The same weights give the same result.
     """
     problems = problems_of(environment, config.split)[: config.limit]
@@ -85,7 +85,7 @@ def expected_best(values: Sequence[float]) -> float:
 
 
 def sample_rows(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """What is kept of an evaluation beside its averages."""
+    """The rows stored for an evaluation besides its averages."""
     return [
         {
             "problem": a.problem.id,

@@ -1,4 +1,4 @@
-"""A checkpoint as a plain model folder: adapters merged, in a dtype of choice, nothing else of the run."""
+"""Exporting a checkpoint as a plain model folder, with adapters merged and in a chosen dtype."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES = "float32", "bfloat16"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="RUN_OR_CHECKPOINT")
-    parser.add_argument("output", type=Path, metavar="OUT", help="a folder that is not there yet")
+    parser.add_argument("output", type=Path, metavar="OUT", help="a folder that does not exist yet")
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default float32)")
     parser.add_argument("--teacher", action="store_true", help="the teacher's weights, not the student's")
     parser.add_argument(
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """`resd export`: choose a checkpoint, load it, write it at once or not at all."""
+    """`resd export`: choose a checkpoint, load it, write it atomically."""
     _check_output(args.output)
     found = choose(args.source, best=args.best)
     chosen_by = f", the best on split {_split(args.source)}" if args.best else ""
@@ -48,9 +48,9 @@ def export(args: argparse.Namespace) -> None:
 
 
 def choose(source: Path, *, best: bool = False) -> Path:
-    """The checkpoint that is meant: the source itself, or of a run the newest, or the `best` that is kept.
+    """Choose a checkpoint: the source itself, or a run's newest one, or with `best` its best one kept.
 
-    Raises ResdError where there is none.
+    Raises ResdError if there is none.
     """
     if any((source / name).is_file() for name in checkpoint.MODEL_FILES):
         if best:
@@ -58,12 +58,12 @@ def choose(source: Path, *, best: bool = False) -> Path:
         return source
     kept = checkpoint.saved(source / "checkpoints")
     if not kept:
-        raise ResdError(f"export {source}: is no checkpoint, and no run that has one")
+        raise ResdError(f"export {source}: is neither a checkpoint nor a run that has one")
     return _best(source, kept) if best else kept[-1]
 
 
 def write_model(found: Path, output: Path, *, dtype: torch.dtype, teacher: bool = False) -> None:
-    """Fill `output` with model and tokenizer, as `from_pretrained` reads them."""
+    """Write model and tokenizer to `output`, in the format of `from_pretrained`."""
     from resd.learner.model import load_model, load_tokenizer
 
     model = load_teacher(found, dtype) if teacher else load_model(str(found), dtype=dtype)
@@ -79,7 +79,7 @@ def write_model(found: Path, output: Path, *, dtype: torch.dtype, teacher: bool 
 
 
 def load_teacher(found: Path, dtype: torch.dtype) -> Any:
-    """The model that a checkpoint's teacher scores with, plain. Raises ResdError if it has no weights."""
+    """Load the plain model of a checkpoint's teacher. Raises ResdError if the teacher has no own weights."""
     from resd.generation.merging import merge
     from resd.learner.lora import own_state
     from resd.learner.model import load_unmerged
@@ -96,18 +96,18 @@ def _teacher_weights(found: Path) -> Mapping[str, Any]:
 
     state = found / checkpoint.STATE
     if not state.is_dir():
-        raise ResdError(f"--teacher: {found} is no checkpoint of a run, and has no teacher")
+        raise ResdError(f"--teacher: {found} is not a checkpoint of a run, and has no teacher")
     weights: Mapping[str, Any] = saving.whole(state, "teacher").get("model", {})
     if not weights:
         raise ResdError(
             f"--teacher: the run of {found} keeps no weights for its teacher: it scores with those of the "
-            "student, or with those that the run began with"
+            "student, or with the run's initial weights"
         )
     return weights
 
 
 def _best(run: Path, kept: list[Path]) -> Path:
-    """By the mean reward on held-out problems; of equals the later one."""
+    """The best checkpoint by mean reward on held-out problems; the latest of equals."""
     scores = {
         row["step"]: value
         for row in journal.read(run / journal.METRICS)
@@ -125,7 +125,7 @@ def _best(run: Path, kept: list[Path]) -> Path:
 
 
 def _split(run: Path) -> str:
-    """The problems that the run was evaluated on. Raises ResdError for a damaged configuration."""
+    """The split that the run was evaluated on. Raises ResdError for a damaged configuration."""
     try:
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         return str(config["evaluation"]["split"])
@@ -138,8 +138,8 @@ def _steps(kept: list[Path]) -> str:
 
 
 def _check_output(output: Path) -> None:
-    """Before the work, not after it."""
+    """Check the output folder before the work, not after it."""
     if output.is_dir() and any(output.iterdir()):
-        raise ResdError(f"export {output}: is not empty; name a folder that is not there yet")
+        raise ResdError(f"export {output}: is not empty; name a folder that does not exist yet")
     if output.exists() and not output.is_dir():
         raise ResdError(f"export {output}: is a file; name a folder")

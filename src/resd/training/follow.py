@@ -1,7 +1,7 @@
-"""Runs of several processes: rank 0 decides, the others follow.
+"""Runs of several processes: rank 0 leads, the others follow.
 
-Rank 0 runs the loop: it grades, keeps context and journals, and writes checkpoints. The others do their part
-of what it says (`training/leader.py`), and nothing else.
+Rank 0 runs the loop: it grades, keeps context and journals, and writes checkpoints. The others only do their
+part of the calls that it broadcasts (`training/leader.py`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from resd.training.leader import Whose
 
 
 def follow() -> None:
-    """The whole life of a rank that is not the first."""
+    """The main function of every rank other than rank 0."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     with joined() as ranks:
         try:
-            _obey(ranks)
+            _serve(ranks)
         except ResdError as error:
             raise ResdError(f"process {ranks.rank}: {error}") from error
 
 
-def _obey(ranks: Ranks) -> None:
-    """Make what rank 0 has made, then what it says, until it says None."""
+def _serve(ranks: Ranks) -> None:
+    """Build the same learner and engines as rank 0, then run the calls that it broadcasts, until None."""
     start = ranks.hear()
     if start is None:
         return
@@ -50,7 +50,7 @@ def _obey(ranks: Ranks) -> None:
 
 
 class Hand:
-    """What a rank does with one of its engines when rank 0 says so (`leader.Spread`)."""
+    """Runs one of a rank's engines on behalf of rank 0 (`leader.Spread`)."""
 
     def __init__(self, whose: Whose, engine: GenerationEngine, learner: Learner, ranks: Ranks) -> None:
         self.whose, self.engine, self.learner, self.ranks = whose, engine, learner, ranks

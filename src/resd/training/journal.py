@@ -1,7 +1,7 @@
-"""The files that a run appends to, and how a resumed run makes them as if it had never stopped.
+"""The files that a run appends to, and restoring them on resume as if the run had never stopped.
 
-A checkpoint keeps the length of every journal in bytes. On resume each journal is cut back to that length, so
-the lines of the updates that were lost are written once more, and stand there once.
+A checkpoint stores the length of every journal in bytes. On resume each journal is truncated to that length,
+so the lines of lost updates are rewritten and appear once.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ROLLOUTS, EVALUATIONS, TOKENS = "rollouts", "evaluations", "tokens"
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add rows. JSON has no NaN and no infinity: they become null."""
+    """Append rows. NaN and infinity, which JSON lacks, become null."""
     journal.append(path, [{key: _finite(value) for key, value in row.items()} for row in rows])
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A new file with these rows, in place of any file of that name."""
+    """Write a new file with these rows, replacing any existing one."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with writing(f"journal {path}", RESUME):
         path.parent.mkdir(exist_ok=True)
@@ -35,17 +35,17 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All rows. A last line that a kill cut short is left out; a file that is not there has none."""
+    """Read all rows, without a last line that a kill cut short; a missing file has none."""
     return [row for _, row in journal.read(path)] if path.is_file() else []
 
 
 def lengths(run: Path) -> dict[str, int]:
-    """Bytes in each journal, after making sure that they are on the disk."""
+    """The size in bytes of each journal, after syncing to disk."""
     return {name: _synced_size(run / name) for name in (METRICS, TIMING, PLAYBOOK)}
 
 
 def cut_back(run: Path, sizes: Mapping[str, int], step: int) -> None:
-    """Forget what was written after the checkpoint of `step`, whose journals had these `sizes`."""
+    """Discard what was written after the checkpoint of `step`, whose journals had these `sizes`."""
     for name in (METRICS, TIMING, PLAYBOOK):
         journal.cut(run / name, sizes.get(name, 0))
     for folder in (ROLLOUTS, EVALUATIONS, TOKENS):

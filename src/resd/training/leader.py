@@ -1,6 +1,6 @@
-"""What rank 0 of several does with all of them: the learner's calls, and generation.
+"""How rank 0 drives all ranks: the learner's methods, and generation.
 
-What takes all ranks is said by rank 0 before it does its own part: the name of a call, and its arguments.
+Rank 0 broadcasts every collective call, by name and arguments, before doing its own part.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from resd.objectives.objective import Objective
 from resd.records import Request, Response, TrainingExample
 from resd.training import checkpoint
 
-# Whose weights an engine has, by the learner's method that gives them.
+# Whose weights an engine has, named by the learner's method that yields them.
 Whose = Literal["weights", "teacher_weights"]
 
 
 @dataclass(frozen=True)
 class Start:
-    """All that makes a learner. `found` is the checkpoint that a run goes on from."""
+    """Everything needed to build a learner. `found` is the checkpoint to resume from."""
 
     config: RunConfig
     found: Path | None
     updates: int
 
     def load_model(self, ranks: Ranks) -> tuple[Any, Weights | None]:
-        """The student; a shell, and its weights, where it is to be sharded."""
+        """Load the student; a shell and its weights if it will be sharded."""
         device = take_device(resolve_device(self.config.device), ranks)
         if ranks.shared and self.config.lora.rank is None:
             return read(lambda: load_student(self.config, self.found, "cpu"), device, ranks)
@@ -55,7 +55,7 @@ class Start:
 
 
 class Leader:
-    """Rank 0's learner, each call of which all ranks make."""
+    """Rank 0's learner; each call runs on all ranks."""
 
     def __init__(self, learner: Learner, ranks: Ranks) -> None:
         self.learner, self.ranks = learner, ranks
@@ -78,15 +78,15 @@ class Leader:
         return scores
 
     def logprobs(self, prompt: Sequence[int], reply: Sequence[int]) -> Tensor:
-        """Each rank's engine asks for its own: nothing is said."""
+        """Not broadcast: each rank's engine calls its own learner."""
         return self.learner.logprobs(prompt, reply)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """For a `Spread` engine, which has the other ranks read theirs: each tensor takes all of them."""
+        """For a `Spread` engine, which makes the other ranks read too: gathering a tensor takes all ranks."""
         return self.learner.weights()
 
     def teacher_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Likewise."""
+        """For a `Spread` engine, like `weights`."""
         return self.learner.teacher_weights()
 
     def model_state(self) -> State:
@@ -97,7 +97,7 @@ class Leader:
         self._everywhere("save", folder)
 
     def memory(self) -> float:
-        """Of rank 0, which also generates."""
+        """The memory of rank 0, which also generates."""
         return self.learner.memory()
 
     def _everywhere(self, method: str, *words: Any) -> Any:
@@ -106,17 +106,17 @@ class Leader:
 
 
 class Spread:
-    """Rank 0's engine, whose requests are dealt out to all ranks. Each of them has such an engine.
+    """Distributes the requests to rank 0's engine over all ranks, each of which has an engine.
 
-    Or a part of one: `parts` neighbouring ranks (tensor parallelism) are given the same requests and do the
-    same at the same time.
+    With tensor parallelism, `parts` neighbouring ranks share an engine: they get the same requests and run in
+    lockstep.
     """
 
     def __init__(self, engine: GenerationEngine, whose: Whose, ranks: Ranks, parts: int = 1) -> None:
         self.engine, self.whose, self.ranks, self.parts = engine, whose, ranks, parts
 
     def submit(self, requests: Sequence[Request]) -> Iterator[Response]:
-        """Rank 0's own as they finish, then those of the others."""
+        """Yield rank 0's own responses as they finish, then those of the others."""
         lengths = [len(request.prompt_ids) + request.max_tokens for request in requests]
         hands = deal(lengths, self.ranks.size // self.parts)
         shares = [[requests[i] for i in hand] for hand in hands for _ in range(self.parts)]
@@ -124,20 +124,20 @@ class Spread:
         return self._collect(self.engine.submit(shares[0]))
 
     def cancel(self, ids: Iterable[str]) -> None:
-        """Other ranks' requests run to their end, and so do those that they share with rank 0."""
+        """Other ranks' requests, and those shared with rank 0, still run to their end."""
         if self.parts == 1:
             self.engine.cancel(ids)
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """All ranks at once: an engine that wakes may gather weights from all of them."""
+        """Wake all ranks at once, since a waking engine may gather weights from all of them."""
         self.ranks.say(("wake", (self.whose,)))
         with self.engine.awake():
             yield
             self.ranks.say(("sleep", (self.whose,)))  # not after an error, which ends all ranks
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Of a `Leader`: the other ranks load theirs as they are gathered."""
+        """Load the weights of a `Leader`; the other ranks load theirs as tensors are gathered."""
         self.ranks.say(("load", (self.whose,)))
         self.engine.load_weights(named_tensors)
 
@@ -148,5 +148,5 @@ class Spread:
 
 
 def _teacher(config: RunConfig) -> TeacherConfig:
-    """Where none is asked anything: the live one costs no memory."""
+    """The configured teacher; if no algorithm uses one, the live one, which costs no memory."""
     return config.teacher if config.has_teacher else TeacherConfig(kind="live")

@@ -1,4 +1,4 @@
-"""Prompts that have to leave room for what follows them, in the engine and in the model's positions."""
+"""Limiting prompts so that replies fit into the engine's and the model's maximum length."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from resd.records import Attempt, Problem, ResdError
 
 
 def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
-    """Prompts that grow with the playbook, no longer than leaves room for replies in the model's positions.
+    """Limit prompts that grow with the playbook so that replies fit into the model's positions.
 
-    Otherwise a run ends at the first playbook, or attempt, that is too long. Raises ResdError for no room.
+    Otherwise a run would end at the first playbook or attempt that is too long. Raises ResdError if no room
+    is left.
     """
     context, positions = config.context, longest_sequence(config, model)
-    told = context.student_playbook or config.evaluation.playbook
-    rollout = config.rollout.max_tokens if told else 0
+    shown = context.student_playbook or config.evaluation.playbook
+    rollout = config.rollout.max_tokens if shown else 0
     reply = max(context.max_reflection_tokens, context.max_curation_tokens, rollout)
     if not config.keeps_playbook or context.max_prompt_tokens + reply <= positions:
         return config
@@ -37,9 +38,9 @@ def fit_prompts(config: RunConfig, model: Any) -> RunConfig:
 
 
 def fit_teacher_prompts(config: RunConfig, model: Any) -> RunConfig:
-    """Teacher prompts no longer than leaves room for the responses that are scored, in the model's positions.
+    """Limit teacher prompts so that scored responses fit into the model's positions.
 
-    Raises ResdError for no room.
+    Raises ResdError if no room is left.
     """
     positions, response = max_positions(model), config.rollout.max_tokens
     if not config.has_teacher or config.context.max_prompt_tokens + response <= positions:
@@ -53,7 +54,7 @@ def fit_teacher_prompts(config: RunConfig, model: Any) -> RunConfig:
 
 
 def check_teacher_prompts(problems: Sequence[Problem], config: RunConfig, model: Any, tokenizer: Any) -> None:
-    """Raises ResdError where no question leaves a token for what its teacher is to be shown beside it."""
+    """Raises ResdError if no question leaves room for anything else in its teacher prompt."""
     budget = fit_teacher_prompts(config, model).context.max_prompt_tokens
     if not (config.has_teacher and problems):
         return
@@ -79,7 +80,7 @@ def check_teacher_prompts(problems: Sequence[Problem], config: RunConfig, model:
 def crowded_out(
     attempts: Sequence[Attempt], shown: Sequence[TeacherPrompt | None], context: ContextConfig
 ) -> float:
-    """The share of attempts that have feedback for their teacher, no word of which fits into its prompt."""
+    """The share of attempts with feedback for their teacher of which nothing fits into its prompt."""
     if not context.use_feedback:
         return 0.0
     return fmean(
@@ -89,9 +90,10 @@ def crowded_out(
 
 
 def check_lengths(problems: Sequence[Problem], config: RunConfig, model: Any, tokenizer: Any) -> None:
-    """Raises ResdError for problems that leave no room for a response: the run would end in their midst.
+    """Raises ResdError for problems that leave no room for a response, which would end the run midway.
 
-    Only those are tokenized whose bytes could be too many tokens. A chat template adds as many to each.
+    Only problems whose byte length could exceed the limit are tokenized. A chat template adds the same number
+    of tokens to each.
     """
 
     def tokens(problem: Problem) -> int:
@@ -115,7 +117,7 @@ def _bytes(problem: Problem) -> int:
 
 
 def longest_sequence(config: RunConfig, model: Any) -> int:
-    """Tokens of prompt and reply that the engine takes."""
+    """The maximum tokens of prompt and reply that the engine accepts."""
     if config.generation.engine == "vllm":
         return max_length(model, config.generation)
     return max_positions(model)

@@ -1,6 +1,6 @@
-"""The numbers of one update, from what the update was made of. Pure functions; names as in SDPO's logs.
+"""The metrics of one update, as pure functions of its data; names as in SDPO's logs.
 
-Each step's metrics are computed from that step alone, so that none survives into the next.
+Each step's metrics are computed from that step alone, so that none carries over to the next.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def distillation_metrics(
     prompts: Sequence[TeacherPrompt | None],
     examples: Sequence[TrainingExample],
 ) -> Metrics:
-    """What the teacher was shown. Fractions are of all attempts, with a teacher prompt or without."""
+    """Contents of the teacher prompts. Fractions are of all attempts, with or without a teacher prompt."""
     shown = [prompt for prompt in prompts if prompt is not None]
     lengths = [len(prompt.ids) for prompt in shown] or [0]
     groups = group_by_problem(attempts).values()
@@ -91,5 +91,5 @@ def timings(seconds: Mapping[str, float]) -> Metrics:
 
 
 def memory(gib: float) -> Metrics:
-    """Nothing on a CPU."""
+    """Peak memory in GiB; no metric on a CPU."""
     return {"memory_gib/peak": gib} if gib else {}

@@ -1,4 +1,4 @@
-"""What a run would do, and whether it can: all that can be known before torch is imported."""
+"""What a run would do, and all checks that are possible before torch is imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resd.training.progress import updates_at_most
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of a whole run that never leaves a batch early. Tokens are upper bounds of what is generated."""
+    """Counts for a whole run that never leaves a batch early. Tokens are upper bounds on generation."""
 
     problems: int
     batches: int
@@ -47,7 +47,7 @@ class Plan:
 
 
 def _written(config: RunConfig) -> list[str]:
-    """Files and folders of the run."""
+    """Files and folders that the run writes."""
     return [
         *("config.yaml", "metrics.jsonl", "timing.jsonl"),
         *(["playbook.jsonl"] if config.keeps_playbook else []),
@@ -58,14 +58,14 @@ def _written(config: RunConfig) -> list[str]:
 
 
 def wrapped(line: str) -> list[str]:
-    """In lines of 100 columns, what follows indented as the tables of a plan are."""
+    """Wrap to lines of 100 columns, continuation lines indented like the plan's tables."""
     return textwrap.wrap(
         line, 100, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False
     )
 
 
 def check_run(config: RunConfig) -> tuple[Environment, Plan]:
-    """The environment and the plan. Raises ResdError for what cannot work, whatever the machine."""
+    """The environment and the plan. Raises ResdError for a run that cannot work on any machine."""
     check_installed(config.logging)
     check_peft(config.lora)
     environment, held_out = check_evaluation(config)
@@ -80,7 +80,7 @@ def check_run(config: RunConfig) -> tuple[Environment, Plan]:
 
 
 def check_evaluation(config: RunConfig) -> tuple[Environment, Sequence[Problem]]:
-    """The environment and what is evaluated on. Raises ResdError for no such model, or no such problems."""
+    """The environment and the evaluation problems. Raises ResdError if the model or problems do not exist."""
     check_model(config)
     environment = environments.load(config.environment.name, **config.environment.options)
     held_out = problems_of(environment, config.evaluation.split)
@@ -93,7 +93,7 @@ def check_evaluation(config: RunConfig) -> tuple[Environment, Sequence[Problem]]
 
 
 def _check_held_out(config: RunConfig, train: Sequence[Problem], held_out: Sequence[Problem]) -> None:
-    """Raises ResdError for problems that are trained on and held out, unless that is asked for."""
+    """Raises ResdError if held-out problems are also trained on, unless that is requested."""
     shared = {problem.id for problem in train} & {problem.id for problem in held_out}
     if shared and config.evaluation.split != "train":
         raise ResdError(
@@ -104,7 +104,7 @@ def _check_held_out(config: RunConfig, train: Sequence[Problem], held_out: Seque
 
 
 def make_plan(config: RunConfig, problems: int, held_out: int) -> Plan:
-    """Count. `problems` to train on, `held_out` to evaluate on."""
+    """Compute the counts for `problems` training and `held_out` evaluation problems."""
     stream, rollout, evaluation = config.stream, config.rollout, config.evaluation
     batches = problems // stream.batch_size
     updates = updates_at_most(batches, stream)
@@ -127,15 +127,15 @@ def make_plan(config: RunConfig, problems: int, held_out: int) -> Plan:
 
 
 def check_model(config: RunConfig) -> None:
-    """Raises ResdError for a folder without a model, for prompts that cannot be read, and for a wording that
-    a lab model does not know."""
+    """Raises ResdError for a folder without a model, for unreadable prompts, and for a wording unknown to a
+    lab model."""
     prompted = config.keeps_playbook or config.has_teacher
     style = prompts.configured(config.context) if prompted else None
     folder = model_folder(config.model)
     if folder is None:
         return
     if checkpoints := sorted(file for name in MODEL_FILES for file in folder.glob(f"checkpoints/*/{name}")):
-        raise ResdError(f"model {config.model}: is a run; give a checkpoint, as {checkpoints[-1].parent}")
+        raise ResdError(f"model {config.model}: is a run; give a checkpoint, e.g. {checkpoints[-1].parent}")
     if not any((folder / name).is_file() for name in MODEL_FILES):
         raise ResdError(
             f"model {config.model}: {folder} holds no config.json; give a folder written by save_pretrained"
@@ -145,7 +145,7 @@ def check_model(config: RunConfig) -> None:
 
 
 def check_installed(logging: LoggingConfig) -> None:
-    """Raises ResdError, naming the extra, for a logger that is asked for and not installed."""
+    """Raises ResdError, naming the extra, for a requested logger that is not installed."""
     for package, wanted in (("tensorboard", logging.tensorboard), ("wandb", logging.wandb)):
         if wanted and importlib.util.find_spec(package) is None:
             raise ResdError(
@@ -154,13 +154,13 @@ def check_installed(logging: LoggingConfig) -> None:
 
 
 def check_peft(config: LoRAConfig) -> None:
-    """Raises ResdError for adapters without the library that has them."""
+    """Raises ResdError if adapters are requested but `peft` is not installed."""
     if config.rank is not None and importlib.util.find_spec("peft") is None:
         raise ResdError("lora.rank: needs peft; pip install 'resd[lora]' or leave it out")
 
 
 def model_folder(name: str) -> Path | None:
-    """The folder that `name` means; None for a hub name. Raises ResdError for a path to nothing."""
+    """The folder that `name` refers to; None for a hub name. Raises ResdError for a nonexistent path."""
     if name == "lab":
         return lab.weights_path()
     path = Path(name).expanduser()
@@ -173,7 +173,7 @@ def model_folder(name: str) -> Path | None:
 
 
 def _evaluations(config: RunConfig, updates: int) -> int:
-    """Before the first update, after every so many whole batches, and after the last update."""
+    """Evaluations before the first update, after every `every_batches` batches, and after the last update."""
     every, whole = config.evaluation.every_batches, config.stream.updates_per_batch
     steps = {0, updates}
     if every is not None:
@@ -182,7 +182,7 @@ def _evaluations(config: RunConfig, updates: int) -> int:
 
 
 def _context_tokens(config: RunConfig) -> int:
-    """Per update, if every attempt is reflected on or tagged."""
+    """Context tokens per update, if every attempt is reflected on or tagged."""
     if not config.keeps_playbook:
         return 0
     context, attempts = config.context, config.stream.batch_size * config.rollout.n

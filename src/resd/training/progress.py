@@ -1,4 +1,4 @@
-"""Where a run is in its stream, as a value: what a checkpoint keeps and a resumed run starts from."""
+"""A run's position in its stream, as stored in a checkpoint and restored on resume."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Progress:
 
     `scores` is the mean reward per problem in the batch's last round, empty before its first. `evaluated` is
     the step of the last evaluation, -1 before the first. `switched` is the number of optimizer steps after
-    which the run has gone on with its second algorithm.
+    which the run switched to its second algorithm.
     """
 
     step: int = 0
@@ -28,7 +28,7 @@ class Progress:
 
 
 def make_batches(problems: Sequence[Problem], size: int) -> list[Sequence[Problem]]:
-    """Batches in published order, each problem in one of them; what is left over at the end is dropped."""
+    """Batches in published order, each problem in one of them; an incomplete last batch is dropped."""
     return [problems[start : start + size] for start in range(0, len(problems) - size + 1, size)]
 
 
@@ -48,7 +48,7 @@ def finished(progress: Progress, batches: int, config: StreamConfig) -> bool:
 
 
 def updates_at_most(batches: int, config: StreamConfig) -> int:
-    """Updates of a run that never leaves a batch early."""
+    """The number of updates of a run that never leaves a batch early."""
     whole = batches * config.updates_per_batch
     return whole if config.max_updates is None else min(whole, config.max_updates)
 

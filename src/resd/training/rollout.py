@@ -18,13 +18,13 @@ from resd.records import Attempt, Problem, Request, ResdError, Response, Verdict
 from resd.training.clock import Clock
 
 PromptIds = Callable[[Problem], tuple[int, ...]]
-# Hands a reply to its grader; what comes back waits for the verdict.
+# Submits a reply to its grader; the returned function waits for the verdict.
 Grade = Callable[[Problem, Response | str], Callable[[], Verdict]]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many tries at each problem, and how they are drawn. `max_tokens` is the response alone."""
+    """The number of attempts per problem, and how to sample them. `max_tokens` limits the response alone."""
 
     n: int
     max_tokens: int
@@ -45,9 +45,9 @@ def roll_out(
 ) -> list[Attempt]:
     """`sampling.n` graded attempts at each problem, problem by problem.
 
-    `seed(problem, sample)` decides what is drawn, whatever else shares the batch. `prompt_ids(problem)` is
-    what is asked; by default the problem's own messages. Grading starts while other responses are still being
-    decoded.
+    The randomness depends on `seed(problem, sample)` alone, whatever else is in the batch.
+    `prompt_ids(problem)` gives the prompt, by default the problem's own messages. Grading starts while other
+    responses are still being decoded.
     """
     clock = clock or Clock()
     opened = opens_thinking(tokenizer, thinking=sampling.thinking)
@@ -57,7 +57,7 @@ def roll_out(
     replies: dict[str, tuple[Response, Callable[[], Verdict]]] = {}
     with grading(environment) as grade:
         for response in clock.iterate("generate", engine.submit(requests)):
-            # Graders must not take a draft in a thought that never ended for the answer.
+            # Graders must not mistake a draft inside unfinished thinking for the answer.
             read = replace(response, text=reopen_thinking(response.text)) if opened else response
             with clock.measure("grade"):
                 replies[response.request_id] = response, grade(tries[response.request_id][0], read)
@@ -71,7 +71,7 @@ def roll_out(
 
 @contextmanager
 def grading(environment: Environment) -> Iterator[Grade]:
-    """Graders that wait for other processes work while responses are still decoded; others, at once."""
+    """Run graders that wait for other processes in the background during decoding, others inline."""
     if not isinstance(environment, ParallelEnvironment):
         yield partial(_grade_now, environment)
         return

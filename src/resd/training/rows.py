@@ -1,4 +1,4 @@
-"""What `rollouts/<step>.jsonl` holds: attempts with their teacher prompts, and the context engine's work."""
+"""Rows of `rollouts/<step>.jsonl`: attempts with their teacher prompts, and the context engine's requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def step_rows(
 def token_rows(
     attempts: Sequence[Attempt], divergences: Sequence[Sequence[float]], tokenizer: Any
 ) -> list[Mapping[str, Any]]:
-    """What `tokens/<step>.jsonl` holds: responses, token by token, with the teacher's distance at each."""
+    """Rows of `tokens/<step>.jsonl`: responses token by token, with the teacher's divergence at each."""
     return [
         {
             "key": attempt.key,

@@ -1,4 +1,4 @@
-"""The run folder: one configuration, kept beside what it made."""
+"""The run folder: one configuration and its results."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from resd.training import checkpoint, journal
 from resd.writing import ELSEWHERE, writing
 
 LOCK = ".lock"
-# What a run may have beside its journals before its first result.
+# Files that a run may have besides its journals before its first result.
 BEGUN = frozenset({"config.yaml", "tensorboard", "wandb"})
-# What may change between a run and its continuation: it does not change the updates that were made.
+# Settings that may change on resume: they do not affect the updates already made.
 HARMLESS = frozenset({"output", "device", "stream.max_updates", "checkpoint", "logging"})
 
 
 def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
-    """Raises ResdError for a folder that holds something else, or a run that cannot be gone on with so.
+    """Raises ResdError for a folder with other contents, or a run that cannot be resumed with `config`.
 
-    A run that failed before its first result left nothing to lose: any other may begin in its folder.
+    A run that failed before its first result left nothing to lose: another one may start in its folder.
     """
     saved = folder / "config.yaml"
     if _has_no_result(folder):
@@ -36,22 +36,22 @@ def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
         _check_updates(folder, config)
         return
     if folder.is_dir() and not _empty(folder):
-        mend = "add --resume to go on with the run in it, or " if saved.is_file() else ""
-        raise ResdError(f"output {folder}: is not empty; {mend}choose another output")
+        remedy = "add --resume to continue the run in it, or " if saved.is_file() else ""
+        raise ResdError(f"output {folder}: is not empty; {remedy}choose another output")
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise ResdError(f"output {folder}: cannot be made, for {nearest} is no folder that you may write to")
+        raise ResdError(f"output {folder}: cannot be created: {nearest} is not a writable folder")
 
 
 def hold(folder: Path) -> TextIO | None:
-    """Keep other processes out of the folder until the file that is returned is closed, or this process ends.
+    """Lock the folder against other processes until the returned file is closed or this process ends.
 
-    None where the file system knows no locks. Raises ResdError where another process is at work.
+    None if the file system does not support locks. Raises ResdError if another process holds the lock.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a")
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process may go on with a run that it began
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process may resume its own run
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN) and (folder / LOCK).is_file():
             raise ResdError(
@@ -65,7 +65,7 @@ def hold(folder: Path) -> TextIO | None:
 
 
 def open_folder(folder: Path, config: RunConfig) -> None:
-    """Make the folder and write the whole configuration, defaults and all, to `config.yaml`, at once."""
+    """Create the folder and atomically write the configuration, including defaults, to `config.yaml`."""
     partial = folder / ".config.yaml"
     with writing(f"output {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,17 +74,17 @@ def open_folder(folder: Path, config: RunConfig) -> None:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The whole configuration, defaults and all."""
+    """The whole configuration as YAML, including defaults."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _empty(folder: Path) -> bool:
-    """Hidden files do not count: a run that was killed at its very start leaves one."""
+    """Hidden files do not count: a run killed at its very start leaves one."""
     return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def _has_no_result(folder: Path) -> bool:
-    """Whether a run was begun in it, as its lock tells, that made no evaluation, update or checkpoint."""
+    """Whether a run was started in it (it has a lock) but made no evaluation, update or checkpoint."""
     if not (folder / LOCK).is_file():
         return False
     journals = (journal.METRICS, journal.TIMING, journal.PLAYBOOK)
@@ -97,12 +97,12 @@ def _size(path: Path) -> int:
 
 
 def _check_updates(folder: Path, config: RunConfig) -> None:
-    """Raises ResdError where the run has more updates behind it than it is now to have."""
+    """Raises ResdError if the run has already made more updates than `config` allows."""
     found, most = checkpoint.latest(folder / "checkpoints"), config.stream.max_updates
     if found and most is not None and int(found.name) > most:
         raise ResdError(
-            f"stream.max_updates {most}: {folder} has reached update {found.name} already; raise it to go "
-            "on, or choose another output"
+            f"stream.max_updates {most}: {folder} has already reached update {found.name}; raise it to "
+            "continue, or choose another output"
         )
 
 

@@ -1,4 +1,4 @@
-"""From a configuration to a run that is ready to go: a new one, or one that goes on."""
+"""Building a run from its configuration, either a new one or a resumed one."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from resd.training.sinks import Sink, make_sinks
 from resd.training.stream import Stream
 from resd.writing import RESUME, writing
 
-# Requests decoded at once. A CPU is busy long before a GPU is.
+# Requests decoded at once. A CPU is saturated long before a GPU is.
 MAX_BATCH = {"cpu": 64, "cuda": 512}
 
 
 def build(
     config: RunConfig, *, resume: bool = False, watch: Sink | None = None, ranks: Ranks = ALONE
 ) -> Stream:
-    """Check everything, load the model and open the run folder. `watch` is one more sink, for people.
+    """Check everything, load the model and open the run folder. `watch` is an additional sink for people.
 
-    With `resume`, the run goes on from its newest checkpoint, or from the start if it has none yet. With
-    several `ranks` this is rank 0's part, and the others `follow`. Raises ResdError for what a user can mend.
+    With `resume`, the run continues from its newest checkpoint, or from the start if it has none yet. With
+    several `ranks` this is rank 0's part, and the others `follow`. Raises ResdError for errors users can fix.
     """
     environment, plan = check_run(config)
     find_device(config)
@@ -111,7 +111,7 @@ def build(
 
 
 def evaluate_model(config: RunConfig) -> Evaluation:
-    """Held-out results of `config.model`, as a run with this configuration would measure them."""
+    """Evaluate `config.model` on held-out problems, as a run with this configuration would."""
     environment, _ = check_evaluation(config)
     tokenizer = load_tokenizer(config.model)
     device = find_device(config)
@@ -126,9 +126,9 @@ def evaluate_model(config: RunConfig) -> Evaluation:
 def saved_context(
     config: RunConfig, engine: GenerationEngine, tokenizer: Any, model: Any
 ) -> ContextUpdater | None:
-    """The context engine of the checkpoint that `config.model` is, if its playbook is to be shown.
+    """The context engine of the checkpoint `config.model`, if evaluation shows its playbook.
 
-    Raises ResdError where there is none.
+    Raises ResdError if there is none.
     """
     if not config.evaluation.playbook:
         return None
@@ -138,7 +138,7 @@ def saved_context(
     saved = checkpoint.load_state(found).context if checkpoint.holds_run(found) else None
     if context is None or saved is None:
         raise ResdError(
-            f"evaluation.playbook: model {config.model} comes without a playbook; give a checkpoint of a run "
+            f"evaluation.playbook: model {config.model} has no playbook; give a checkpoint of a run "
             "of algorithm resd or ace, or set it to false"
         )
     context.load_state_dict(saved)
@@ -146,10 +146,10 @@ def saved_context(
 
 
 def make_learner(start: Start, ranks: Ranks) -> tuple[Learner, Any, Any]:
-    """A rank's learner, and the student and the teacher that its engines decode with.
+    """A rank's learner, and the student and teacher models that its engines decode with.
 
-    These are the learner's own modules, or, where it holds only shards, copies that wait for the first
-    weights; vLLM, which has a copy of its own, reads shards.
+    These are the learner's own modules or, if it holds only shards, uninitialised copies; vLLM, which has its
+    own copy, reads shards.
     """
     model, weights = start.load_model(ranks)
     if weights is None or start.config.generation.engine == "vllm":
@@ -162,7 +162,7 @@ def make_learner(start: Start, ranks: Ranks) -> tuple[Learner, Any, Any]:
 
 
 def find_device(config: RunConfig) -> torch.device:
-    """Where the run takes place. Raises ResdError if its engine cannot run there."""
+    """The device of the run. Raises ResdError if its engine cannot run there."""
     device = resolve_device(config.device)
     if config.generation.engine == "vllm":
         check_vllm(config.generation, device.type)
@@ -174,8 +174,8 @@ def make_engine(
 ) -> GenerationEngine:
     """The embedded decoder on the trainer's own module, or vLLM with a copy of it.
 
-    They compute in `compute_dtype`, where that is given. Replies with a schema start behind the thinking.
-    What vLLM makes of weights is held against `reference`, by default a plain forward of `model`.
+    They compute in `compute_dtype` if given. Schemas apply after the thinking. vLLM's log-probs are checked
+    against `reference`, by default a plain forward of `model`.
     """
     thinks = config.rollout.thinking and THINK_CLOSE in str(tokenizer.chat_template)
     grammar_after = THINK_CLOSE if thinks else None
@@ -196,7 +196,7 @@ def make_engine(
 
 
 def make_reference(model: Any, config: RunConfig) -> Reference:
-    """The trainer's own log-probs, in the dtype that it computes in."""
+    """A reference that computes the trainer's log-probs in its compute dtype."""
     dtype = resolve_dtype(config.compute_dtype, model.device)
 
     def logprobs(prompt: Sequence[int], reply: Sequence[int]) -> torch.Tensor:
@@ -207,14 +207,14 @@ def make_reference(model: Any, config: RunConfig) -> Reference:
 
 
 def make_author(teacher: Any, tokenizer: Any, config: RunConfig) -> GenerationEngine | None:
-    """The engine of reflections and curations on the teacher's weights; None if the student writes them."""
+    """The engine for reflections and curations on the teacher's weights; None if the student writes them."""
     return make_engine(teacher, tokenizer, config) if _has_author(config) else None
 
 
 def make_context(
     config: RunConfig, engine: GenerationEngine, tokenizer: Any, score: Score | None
 ) -> ContextUpdater | None:
-    """The context engine, for the algorithms that have it."""
+    """The context engine, for algorithms that have one."""
     if not config.keeps_playbook:
         return None
     style = prompts.configured(config.context)
@@ -229,5 +229,5 @@ def _spread(engine: GenerationEngine, whose: Whose, config: RunConfig, ranks: Ra
 
 
 def _has_author(config: RunConfig) -> bool:
-    """Whether the teacher writes."""
+    """Whether the teacher writes reflections and curations."""
     return config.keeps_playbook and config.context.author == "teacher"

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: JSON Lines always, and TensorBoard and Weights & Biases when asked for."""
+"""Sinks for a run's metrics: JSON Lines always, TensorBoard and Weights & Biases optionally."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resd.training import journal
 
 @dataclass(frozen=True)
 class Record:
-    """One update, or one evaluation after `step` updates. `timing` is in seconds and never repeats."""
+    """One update, or one evaluation after `step` updates. `timing` is in seconds and not reproducible."""
 
     kind: Literal["update", "evaluation"]
     step: int
@@ -25,13 +25,13 @@ class Record:
 
     @property
     def place(self) -> dict[str, Any]:
-        """What a line begins with."""
+        """The first fields of a line."""
         where = {"kind": self.kind, "step": self.step, "batch": self.batch, "round": self.round}
         return {key: value for key, value in where.items() if value is not None}
 
 
 class Sink(Protocol):
-    """Takes records as they come."""
+    """Receives records as they are produced."""
 
     def write(self, record: Record) -> None: ...
 
@@ -39,7 +39,7 @@ class Sink(Protocol):
 
 
 class JsonLines:
-    """metrics.jsonl is the same for a run that was resumed and one that was not; timing.jsonl is not."""
+    """metrics.jsonl is identical for a resumed and an uninterrupted run; timing.jsonl is not."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -49,7 +49,7 @@ class JsonLines:
         journal.append(self.run / journal.TIMING, [{**record.place, **record.timing}])
 
     def close(self) -> None:
-        """Each line is closed as it is written."""
+        """Nothing to do: every write closes its file."""
 
 
 class TensorBoard:
@@ -69,7 +69,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One wandb run per run folder, wherever that is: a resumed run goes on in it."""
+    """One wandb run per run folder, wherever that is: a resumed run continues in it."""
 
     def __init__(self, run: Path, project: str, config: Mapping[str, Any]) -> None:
         import wandb
@@ -90,7 +90,7 @@ class WeightsAndBiases:
 
 
 def make_sinks(run: Path, logging: LoggingConfig, config: Mapping[str, Any]) -> list[Sink]:
-    """The sinks that `logging` asks for."""
+    """The sinks that `logging` enables."""
     sinks: list[Sink] = [JsonLines(run)]
     if logging.tensorboard:
         sinks.append(TensorBoard(run))

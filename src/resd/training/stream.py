@@ -1,6 +1,6 @@
 """The training loop: Algorithm 1 of the RESD paper (arXiv 2605.12741), for any algorithm and engine.
 
-The stream of problems is seen once. Each batch is used for up to K updates, then left for good.
+The stream of problems is seen once. Each batch is used for up to K updates and never revisited.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Stream:
-    """One run: its parts, and where it is. `training/setup.py` puts it together.
+    """One run: its parts and its progress. `training/setup.py` builds it.
 
     `context` is None for algorithms without a context engine. `author` decodes for it with the teacher's
-    weights; None where the student's `engine` does. `successor` takes over from `algorithm`, and from the
-    context engine, once the run has switched.
+    weights; None if the student's `engine` does. After a switch, `successor` replaces `algorithm` and the
+    context engine.
     """
 
     config: RunConfig
@@ -69,10 +69,10 @@ class Stream:
     sinks: Sequence[Sink]
     progress: Progress = field(default_factory=Progress)
     lock: Any = None  # keeps other processes out of the folder
-    told: bool = False  # of attempts that teach nothing
+    warned: bool = False  # about attempts that teach nothing
 
     def train(self) -> None:
-        """Run to the end of the stream, or to `max_updates`, from wherever the run is."""
+        """Run from the current position to the end of the stream, or to `max_updates`."""
         if self.progress.evaluated < 0:
             self.evaluate()
         while not self.finished:
@@ -83,7 +83,7 @@ class Stream:
                 self.save()
 
     def update(self, problems: Sequence[Problem]) -> None:
-        """One round on a batch: attempt, learn in words, learn in weights."""
+        """One round on a batch: roll out, update the context, update the weights."""
         clock, step = Clock(), self.progress.step + 1
         algorithm, engaged = self.acting
         with clock.measure("step"):
@@ -93,7 +93,7 @@ class Stream:
                     context = engaged.update(attempts, step) if engaged else None
                 held = self.learner.memory()
             prompts = algorithm.teacher_prompts(attempts, context)
-            self.tell_crowded_out(attempts, prompts, algorithm.objective)
+            self.warn_crowded_out(attempts, prompts, algorithm.objective)
             examples = algorithm.examples(attempts, prompts)
             objective = replace(algorithm.objective, since=self.progress.switched or 0)
             self.keep_divergences(attempts, examples, objective)
@@ -130,14 +130,14 @@ class Stream:
             prompt_ids=engaged.rollout_prompt if engaged else None,
         )
 
-    def tell_crowded_out(
+    def warn_crowded_out(
         self, attempts: Sequence[Attempt], prompts: Sequence[TeacherPrompt | None], objective: Objective
     ) -> None:
-        """Say once that attempts teach nothing for want of room: their loss of 0 looks like success."""
-        if self.told or not (objective.distillation or objective.rlsd):
+        """Warn once if attempts teach nothing for lack of room: their loss of 0 looks like success."""
+        if self.warned or not (objective.distillation or objective.rlsd):
             return
         if share := crowded_out(attempts, prompts, self.config.context):
-            self.told = True
+            self.warned = True
             _log.warning(
                 "resd: warning: update %d: %.0f %% of attempts have no teacher prompt and teach nothing, for "
                 "their question leaves no room for anything else; raise context.max_prompt_tokens, or lower "
@@ -149,7 +149,7 @@ class Stream:
     def keep_divergences(
         self, attempts: Sequence[Attempt], examples: Sequence[TrainingExample], objective: Objective
     ) -> None:
-        """Journal how far the teacher is from the student at each token of a few responses."""
+        """Journal the divergence of teacher and student at each token of a few responses."""
         taught = [
             i for i, example in enumerate(examples) if example.teacher_prompt_ids and example.response_ids
         ]
@@ -160,7 +160,7 @@ class Stream:
             journal.write(self.folder / journal.TOKENS / f"{self.progress.step + 1}.jsonl", rows)
 
     def load_weights(self) -> None:
-        """Give the engines the weights as they are now."""
+        """Load the current weights into the engines."""
         learner = self.learner
         self.engine.load_weights(learner.weights())
         if self.author:
@@ -169,7 +169,7 @@ class Stream:
     def finish_update(
         self, attempts: Sequence[Attempt], metrics: dict[str, float], timing: Mapping[str, float]
     ) -> None:
-        """Move on, and write down what happened."""
+        """Advance the progress and log the update."""
         before, scores = self.progress, mean_rewards(attempts)
         self.progress = advance(before, scores, self.config.stream)
         switch = self.config.switch
@@ -185,8 +185,8 @@ class Stream:
         write_all(self.sinks, Record("update", **place, metrics=metrics, timing=timing))
 
     def evaluate(self) -> None:
-        """Held-out samples with the current weights."""
-        clock, step, told = Clock(), self.progress.step, self.config.evaluation.playbook
+        """Evaluate the current weights on held-out problems."""
+        clock, step, shown = Clock(), self.progress.step, self.config.evaluation.playbook
         with clock.measure("evaluation"), self.engine.awake():
             result = evaluate(
                 self.engine,
@@ -194,14 +194,14 @@ class Stream:
                 self.tokenizer,
                 self.config.evaluation,
                 self.config.rollout,
-                prompt_ids=self.context.held_out_prompt if told and self.context else None,
+                prompt_ids=self.context.held_out_prompt if shown and self.context else None,
             )
         self.progress = replace(self.progress, evaluated=step)
         journal.write(self.folder / journal.EVALUATIONS / f"{step}.jsonl", sample_rows(result.attempts))
         write_all(self.sinks, Record("evaluation", step, result.metrics, timings(clock.seconds)))
 
     def save(self) -> Path:
-        """An atomic checkpoint, from which the run goes on as if it had never stopped."""
+        """Write an atomic checkpoint, from which the run resumes as if it had never stopped."""
         state = checkpoint.RunState(
             progress=self.progress,
             context=self.context.state_dict() if self.context else None,
@@ -225,7 +225,7 @@ class Stream:
 
     @property
     def evaluation_due(self) -> bool:
-        """After the last update, and after every so many batches."""
+        """Due after the last update, and after every `every_batches` batches."""
         every, now = self.config.evaluation.every_batches, self.progress
         left_batch = now.round == 0
         return self.finished or (every is not None and left_batch and now.batch % every == 0)
@@ -236,7 +236,7 @@ class Stream:
 
 
 def save_model(model: Any, weights: Mapping[str, Any], tokenizer: Any, folder: Path) -> None:
-    """A folder that `from_pretrained` loads. Of a model with adapters it holds these alone."""
+    """Write a folder that `from_pretrained` loads; for a model with adapters, only the adapters."""
     if adapted_layers(model):
         save_adapters(model, weights, folder)
     else:

@@ -11,7 +11,7 @@ import yaml
 from resd.context.prompts.base import Role, SectionName
 from resd.records import ResdError
 
-# What of a style can be replaced, and by which keys.
+# The parts of a style that can be replaced, and their keys.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "instructions": get_args(Role),
     "closing": get_args(Role),
@@ -41,13 +41,13 @@ def _texts(data: Any, where: str, known: Sequence[str]) -> Mapping[str, str]:
     texts = _mapping(data, where, known)
     for key, text in texts.items():
         if not isinstance(text, str):
-            raise ResdError(f"{where}.{key}: is no text; quote it, or leave the key out to keep the style's")
+            raise ResdError(f"{where}.{key}: is not text; quote it, or leave the key out to keep the style's")
     return {key: text.strip("\n") for key, text in texts.items()}
 
 
 def _mapping(data: Any, where: str, known: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(data, dict):
-        raise ResdError(f"{where}: is no mapping; give it keys among {', '.join(known)}")
+        raise ResdError(f"{where}: is not a mapping; give it keys among {', '.join(known)}")
     for key in data:
         if key not in known:
             raise ResdError(f"{where}: {key!r} is not a known key; known: {', '.join(known)}")
