@@ -225,7 +225,7 @@ def learn(folder: Path, cases: dict[str, Case]) -> None:
         made = {name: two_updates(case, ranks) for name, case in cases.items()}
         torch.save(made, folder / f"{ranks.rank}.pt")
         if ranks.rank:
-            assert ranks.hear() is None
+            assert ranks.receive() is None
 
 
 def train(folder: Path, failing: int | None = None, killed: bool = False, saving: bool = False) -> None:

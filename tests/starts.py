@@ -177,4 +177,4 @@ def _together(work: Callable[[Ranks], None]) -> None:
     with joined() as ranks:
         work(ranks)
         if ranks.rank:
-            assert ranks.hear() is None
+            assert ranks.receive() is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes import CASES, compare, learn, together, two_updates
-from resd.learner.parallel import deal, joined
+from resd.learner.parallel import joined, partition
 from resd.records import ResdError
 
 SIZES = [2, 3]
@@ -52,7 +52,7 @@ def test_each_rank_holds_its_share(ranks: list[Any]) -> None:
 
 @given(st.lists(st.integers(1, 1000), max_size=40), st.integers(1, 8))
 def test_hands_hold_each_once_and_are_balanced(lengths: list[int], size: int) -> None:
-    hands = deal(lengths, size)
+    hands = partition(lengths, size)
     assert sorted(position for hand in hands for position in hand) == list(range(len(lengths)))
     assert all(hand == sorted(hand) for hand in hands)
     loads = [sum(lengths[position] for position in hand) for hand in hands]

@@ -24,12 +24,12 @@ from resd.learner.offload import Offload, at_home, on_host
 from resd.learner.optimizer import Optimizer, StepResult
 from resd.learner.parallel import ALONE, Ranks, collected, local, named_whole, release, shard, sum_gradients
 from resd.learner.probe import packs
+from resd.learner.routing import Route, WorkItem, make_work_items, prompted, route, weighted
 from resd.learner.scoring import Distillation, PolicyGradient
 from resd.learner.shell import Weights
 from resd.learner.student import Score, Student
 from resd.learner.teacher import Teacher
 from resd.learner.totals import Metrics, Totals, step_metrics, teacher_metrics
-from resd.learner.works import Route, Work, make_works, prompted, route, weighted
 from resd.objectives.chunked import Projection, Stats
 from resd.objectives.losses import SampledTokens, token_statistics
 from resd.objectives.objective import Objective
@@ -71,7 +71,7 @@ class Learner:
             sharding = partial(shard, device=self.device, compute_dtype=self.compute_dtype)
             sharding(self.student)
             if weights:
-                weights.deal(model)
+                weights.distribute(model)
             teacher.shard(self.student, sharding)
         self.packed = packs(config.optimizer.packing, self.student, self.device, self.compute_dtype)
         # A window may end inside the prefix, but all sequences attend to the whole prefix.
@@ -101,9 +101,9 @@ class Learner:
         advantages = torch.tensor([example.advantage for example in examples], device=self.device)
         totals = Totals()
         with self._forwards():
-            for work in [work for one in routes for work in self._works(examples, one, objective)]:
-                loss, stats = self._backward(work, advantages, objective)
-                totals.add(work, loss, stats)
+            for item in [item for one in routes for item in self._work_items(examples, one, objective)]:
+                loss, stats = self._backward(item, advantages, objective)
+                totals.add(item, loss, stats)
         totals = totals.over(self.ranks)
         if self.adapted and routes:
             sum_gradients(self.optimizer.parameters, self.ranks)
@@ -124,9 +124,9 @@ class Learner:
         found: dict[int, list[float]] = {}
         with self.idle_teacher.home(), self._forwards():
             for one in (one for one in route(examples, objective) if one.distilled):
-                for work in self._works(examples, one, objective):
-                    values = self._divergence(work, objective)  # idle ones too: all ranks take part
-                    indices = [] if work.idle else work.batch.student.example.tolist()
+                for item in self._work_items(examples, one, objective):
+                    values = self._divergence(item, objective)  # idle ones too: all ranks take part
+                    indices = [] if item.idle else item.batch.student.example.tolist()
                     for index, value in zip(indices, values, strict=False):
                         found.setdefault(index, []).append(value)
         parts = self.ranks.collect(found) if self.ranks.shared else [found]
@@ -143,12 +143,12 @@ class Learner:
         everything = Route(list(range(len(examples))), with_teacher=True, distilled=True)
         sums = torch.zeros(len(examples), dtype=torch.float64, device=self.device)
         with self.idle_teacher.home(), self._forwards():
-            for work in self._works(examples, everything, Objective(distillation=DistillationConfig())):
+            for item in self._work_items(examples, everything, Objective(distillation=DistillationConfig())):
                 with autocast(self.device, self.compute_dtype):
-                    teacher = self._teach(work)
-                stats = token_statistics(teacher, work.tokens, compute_dtype=self._rounded)
-                if not work.idle:
-                    sums.index_add_(0, work.batch.student.example, stats["logprob"].double())
+                    teacher = self._teach(item)
+                stats = token_statistics(teacher, item.tokens, compute_dtype=self._rounded)
+                if not item.idle:
+                    sums.index_add_(0, item.batch.student.example, stats["logprob"].double())
         return [float(value) for value in self.ranks.total(sums)]
 
     @torch.no_grad()
@@ -249,28 +249,30 @@ class Learner:
         for network in (self.student, self.teacher.network):
             release(network)
 
-    def _backward(self, work: Work, advantages: Tensor, objective: Objective) -> tuple[Tensor, Stats]:
+    def _backward(self, item: WorkItem, advantages: Tensor, objective: Objective) -> tuple[Tensor, Stats]:
         """Accumulate one micro-batch's gradients; return its loss and statistics."""
         with autocast(self.device, self.compute_dtype):
-            teacher = work.teacher or self._teach(work)
-        score = self._score(replace(work, teacher=teacher), advantages, objective)
+            teacher = item.teacher or self._teach(item)
+        score = self._score(replace(item, teacher=teacher), advantages, objective)
         with autocast(self.device, self.compute_dtype):
-            loss, stats = self.student(work.batch.student, score)
+            loss, stats = self.student(item.batch.student, score)
         loss.backward()
         return loss.detach(), stats
 
-    def _divergence(self, work: Work, objective: Objective) -> list[float]:
+    def _divergence(self, item: WorkItem, objective: Objective) -> list[float]:
         with autocast(self.device, self.compute_dtype):
-            teacher = work.teacher or self._teach(work)
-        unweighted = replace(work.tokens, weights=torch.ones_like(work.tokens.weights))
-        work = replace(work, teacher=teacher, tokens=unweighted)
-        score = self._score(work, torch.zeros(0), objective)
+            teacher = item.teacher or self._teach(item)
+        unweighted = replace(item.tokens, weights=torch.ones_like(item.tokens.weights))
+        item = replace(item, teacher=teacher, tokens=unweighted)
+        score = self._score(item, torch.zeros(0), objective)
         with autocast(self.device, self.compute_dtype):
-            _, stats = self.student(work.batch.student, score)
+            _, stats = self.student(item.batch.student, score)
         return [float(value) for value in stats["self_distillation/teacher_student_gap"]]
 
-    def _works(self, examples: Sequence[TrainingExample], one: Route, objective: Objective) -> list[Work]:
-        works = make_works(
+    def _work_items(
+        self, examples: Sequence[TrainingExample], one: Route, objective: Objective
+    ) -> list[WorkItem]:
+        items = make_work_items(
             examples,
             one,
             objective,
@@ -280,44 +282,44 @@ class Learner:
             device=self.device,
             ranks=self.ranks,
         )
-        return self._by_certainty(works, objective.srpo) if one.distilled and objective.srpo else works
+        return self._by_certainty(items, objective.srpo) if one.distilled and objective.srpo else items
 
-    def _by_certainty(self, works: Sequence[Work], config: SRPOConfig) -> list[Work]:
+    def _by_certainty(self, items: Sequence[WorkItem], config: SRPOConfig) -> list[WorkItem]:
         """SRPO's weights. Their mean is over all distilled tokens, hence a pass over the teacher first.
 
         The teacher's hidden states (not logits) are kept for the loss, so that its body runs once.
         """
         with autocast(self.device, self.compute_dtype):
-            taught = [replace(work, teacher=self._teach(work)) for work in works]
-        entropies = [self._entropy(work)[: 0 if work.idle else None] for work in taught]
+            taught = [replace(item, teacher=self._teach(item)) for item in items]
+        entropies = [self._entropy(item)[: 0 if item.idle else None] for item in taught]
         everywhere = self.ranks.gather(torch.cat(entropies))
         weights = entropy_weights(torch.cat(everywhere), beta=config.entropy_beta)
         mine = torch.split(weights, list(map(len, everywhere)))[self.ranks.rank]
         return [
-            work if work.idle else weighted(work, own)
-            for work, own in zip(taught, torch.split(mine, list(map(len, entropies))), strict=True)
+            item if item.idle else weighted(item, own)
+            for item, own in zip(taught, torch.split(mine, list(map(len, entropies))), strict=True)
         ]
 
-    def _entropy(self, work: Work) -> Tensor:
-        stats = token_statistics(work.teacher, work.tokens, compute_dtype=self._rounded)
+    def _entropy(self, item: WorkItem) -> Tensor:
+        stats = token_statistics(item.teacher, item.tokens, compute_dtype=self._rounded)
         return stats["entropy"]
 
-    def _teach(self, work: Work) -> Sequence[Projection]:
+    def _teach(self, item: WorkItem) -> Sequence[Projection]:
         """The teacher's projections of a micro-batch, just in time; empty for routes without a teacher."""
-        return () if work.batch.teacher is None else self.teacher.projections(work.batch.teacher)
+        return () if item.batch.teacher is None else self.teacher.projections(item.batch.teacher)
 
-    def _score(self, work: Work, advantages: Tensor, objective: Objective) -> Score:
-        if work.route.distilled:
+    def _score(self, item: WorkItem, advantages: Tensor, objective: Objective) -> Score:
+        if item.route.distilled:
             assert objective.distillation is not None
-            return Distillation(objective.distillation, work.teacher, work.tokens, self._rounded)
+            return Distillation(objective.distillation, item.teacher, item.tokens, self._rounded)
         assert objective.policy is not None
-        example = work.batch.student.example
+        example = item.batch.student.example
         return PolicyGradient(
             config=objective.policy,
             advantages=advantages[example],
             sequence=example,
-            tokens=work.tokens,
-            teacher=work.teacher,
+            tokens=item.tokens,
+            teacher=item.teacher,
             rlsd=objective.rlsd,
             updates=self.version - objective.since,
             compute_dtype=self._rounded,

@@ -40,30 +40,30 @@ GONE = re.compile(r"(closed|reset) by peer|[Bb]roken pipe")
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """A process's view of the process group. `words` is the gloo group; None for a single process."""
+    """A process's view of the process group. `cpu_group` is the gloo group; None for a single process."""
 
     rank: int = 0
     size: int = 1
-    words: Any = None
+    cpu_group: Any = None
 
     @property
     def shared(self) -> bool:
         return self.size > 1
 
-    def say(self, words: Any) -> None:
-        """Broadcast a picklable object from rank 0 to all others, which must call `hear`."""
-        dist.broadcast_object_list([words], src=0, group=self.words)
+    def broadcast(self, value: Any) -> None:
+        """Broadcast a picklable object from rank 0 to all others, which must call `receive`."""
+        dist.broadcast_object_list([value], src=0, group=self.cpu_group)
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Receive the next object that rank 0 broadcasts."""
-        heard: list[Any] = [None]
-        dist.broadcast_object_list(heard, src=0, group=self.words)
-        return heard[0]
+        received: list[Any] = [None]
+        dist.broadcast_object_list(received, src=0, group=self.cpu_group)
+        return received[0]
 
-    def collect(self, words: Any) -> list[Any]:
+    def collect(self, value: Any) -> list[Any]:
         """Gather the ranks' objects on rank 0, in order of rank; the others get an empty list."""
         collected = [None] * self.size if self.rank == 0 else None
-        dist.gather_object(words, collected, dst=0, group=self.words)
+        dist.gather_object(value, collected, dst=0, group=self.cpu_group)
         return collected or []
 
     def largest(self, count: int) -> int:
@@ -71,7 +71,7 @@ class Ranks:
         if not self.shared:
             return count
         counts = torch.tensor(count)
-        dist.all_reduce(counts, dist.ReduceOp.MAX, group=self.words)
+        dist.all_reduce(counts, dist.ReduceOp.MAX, group=self.cpu_group)
         return int(counts)
 
     def total(self, values: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Ranks:
         if not self.shared:
             return [values]
         gathered: list[Any] = [None] * self.size
-        dist.all_gather_object(gathered, values.cpu(), group=self.words)
+        dist.all_gather_object(gathered, values.cpu(), group=self.cpu_group)
         return [part.to(values.device) for part in gathered]
 
 
@@ -115,7 +115,7 @@ def joined() -> Iterator[Ranks]:
     try:
         yield ranks
         if rank == 0:
-            ranks.say(None)
+            ranks.broadcast(None)
     except Exception as error:
         if not _first_failure(store, rank):
             raise SystemExit(1) from error
@@ -185,18 +185,18 @@ def release(student: Student) -> None:
         module.reshard()
 
 
-def deal(lengths: Sequence[int], size: int) -> list[list[int]]:
+def partition(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Distribute positions over `size` parts, longest first, each to the part with the least total so far.
 
     Each part is in ascending order.
     """
-    hands: list[list[int]] = [[] for _ in range(size)]
+    parts: list[list[int]] = [[] for _ in range(size)]
     loads = [0] * size
     for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         least = loads.index(min(loads))
-        hands[least].append(position)
+        parts[least].append(position)
         loads[least] += lengths[position]
-    return [sorted(hand) for hand in hands]
+    return [sorted(part) for part in parts]
 
 
 def whole(tensor: Tensor) -> Tensor:

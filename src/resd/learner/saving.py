@@ -31,7 +31,7 @@ def write(state: State, folder: Path, ranks: Ranks) -> None:
     shards = {name: tensor for name, tensor in named(state) if isinstance(tensor, DTensor)}
     if shards:
         try:
-            save(shards, checkpoint_id=folder / SHARDS, process_group=ranks.words)
+            save(shards, checkpoint_id=folder / SHARDS, process_group=ranks.cpu_group)
         except CheckpointException as error:  # not an Exception; wraps the error of some rank
             raise next(iter(error.failures.values()))[0] from error
 

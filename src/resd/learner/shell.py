@@ -23,7 +23,7 @@ class Weights:
     device: torch.device
     ranks: Ranks
 
-    def deal(self, model: Any) -> None:
+    def distribute(self, model: Any) -> None:
         """Distribute the weights to a sharded shell. No rank holds more than one full tensor at a time."""
         fill(model, self._part)
 
@@ -44,9 +44,9 @@ def read(load: Callable[[], Any], device: torch.device, ranks: Ranks) -> tuple[A
         model = load()
         tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
         hollow = shell(model)
-        ranks.say(hollow)
+        ranks.broadcast(hollow)
     else:
-        tensors, hollow = {}, ranks.hear()
+        tensors, hollow = {}, ranks.receive()
     for module in hollow.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, buffer.to(device))

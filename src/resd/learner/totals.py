@@ -9,8 +9,8 @@ from torch import Tensor
 
 from resd.learner.optimizer import StepResult
 from resd.learner.parallel import Ranks
+from resd.learner.routing import Route, WorkItem
 from resd.learner.scoring import LOGITS_DIFFER
-from resd.learner.works import Route, Work
 from resd.objectives.chunked import Stats
 from resd.objectives.objective import Objective
 from resd.records import TrainingExample
@@ -27,9 +27,9 @@ class Totals:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
-    def add(self, work: Work, loss: Tensor, stats: Stats) -> None:
-        tokens = len(work.tokens.targets)
-        if work.idle:
+    def add(self, item: WorkItem, loss: Tensor, stats: Stats) -> None:
+        tokens = len(item.tokens.targets)
+        if item.idle:
             loss, tokens = torch.zeros_like(loss), 0
         self.loss = self.loss + loss.detach().double()
         self.tokens += tokens

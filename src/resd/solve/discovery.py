@@ -41,7 +41,7 @@ def discover(
     seeds: Sequence[int],
     watch: Callable[[Result], None] | None = None,
 ) -> list[Result]:
-    """Work on each problem with each seed, one after another, from the same first weights.
+    """WorkItem on each problem with each seed, one after another, from the same first weights.
 
     `watch` is told of each result as it comes. `Result.first` is the attempts until the first success, None
     where the budget did not suffice. Raises ResdError for an algorithm that cannot do it.

@@ -32,25 +32,25 @@ def follow() -> None:
 
 def _serve(ranks: Ranks) -> None:
     """Build the same learner and engines as rank 0, then run the calls that it broadcasts, until None."""
-    start = ranks.hear()
+    start = ranks.receive()
     if start is None:
         return
     learner, student, teacher = setup.make_learner(start, ranks)
     tokenizer = load_tokenizer(start.config.model)
     student_engine = setup.make_engine(student, tokenizer, start.config, learner.logprobs)
-    hands = {"weights": Hand("weights", student_engine, learner, ranks)}
+    engines = {"weights": FollowerEngine("weights", student_engine, learner, ranks)}
     if author := setup.make_author(teacher, tokenizer, start.config):
-        hands["teacher_weights"] = Hand("teacher_weights", author, learner, ranks)
-    for method, words in iter(ranks.hear, None):
+        engines["teacher_weights"] = FollowerEngine("teacher_weights", author, learner, ranks)
+    for method, words in iter(ranks.receive, None):
         if method in ("generate", "wake", "sleep", "load"):
             whose, *rest = words
-            getattr(hands[whose], method)(*rest)
+            getattr(engines[whose], method)(*rest)
         else:
             getattr(learner, method)(*words)
 
 
-class Hand:
-    """Runs one of a rank's engines on behalf of rank 0 (`leader.Spread`)."""
+class FollowerEngine:
+    """Runs one of a rank's engines on behalf of rank 0 (`leader.DistributedEngine`)."""
 
     def __init__(self, whose: Whose, engine: GenerationEngine, learner: Learner, ranks: Ranks) -> None:
         self.whose, self.engine, self.learner, self.ranks = whose, engine, learner, ranks

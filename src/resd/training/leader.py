@@ -17,7 +17,7 @@ from resd.config import RunConfig, TeacherConfig
 from resd.generation.engine import GenerationEngine
 from resd.learner.learner import Learner, State, Tokens
 from resd.learner.model import load_student, resolve_device
-from resd.learner.parallel import Ranks, deal, take_device
+from resd.learner.parallel import Ranks, partition, take_device
 from resd.learner.shell import Weights, read
 from resd.learner.teacher import make_teacher
 from resd.learner.totals import Metrics
@@ -82,11 +82,11 @@ class Leader:
         return self.learner.logprobs(prompt, reply)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """For a `Spread` engine, which makes the other ranks read too: gathering a tensor takes all ranks."""
+        """For a `DistributedEngine`, which makes the other ranks read too: gathering a tensor takes all ranks."""
         return self.learner.weights()
 
     def teacher_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """For a `Spread` engine, like `weights`."""
+        """For a `DistributedEngine`, like `weights`."""
         return self.learner.teacher_weights()
 
     def model_state(self) -> State:
@@ -101,11 +101,11 @@ class Leader:
         return self.learner.memory()
 
     def _everywhere(self, method: str, *words: Any) -> Any:
-        self.ranks.say((method, words))
+        self.ranks.broadcast((method, words))
         return getattr(self.learner, method)(*words)
 
 
-class Spread:
+class DistributedEngine:
     """Distributes the requests to rank 0's engine over all ranks, each of which has an engine.
 
     With tensor parallelism, `parts` neighbouring ranks share an engine: they get the same requests and run in
@@ -118,9 +118,9 @@ class Spread:
     def submit(self, requests: Sequence[Request]) -> Iterator[Response]:
         """Yield rank 0's own responses as they finish, then those of the others."""
         lengths = [len(request.prompt_ids) + request.max_tokens for request in requests]
-        hands = deal(lengths, self.ranks.size // self.parts)
-        shares = [[requests[i] for i in hand] for hand in hands for _ in range(self.parts)]
-        self.ranks.say(("generate", (self.whose, shares)))
+        indices = partition(lengths, self.ranks.size // self.parts)
+        shares = [[requests[i] for i in share] for share in indices for _ in range(self.parts)]
+        self.ranks.broadcast(("generate", (self.whose, shares)))
         return self._collect(self.engine.submit(shares[0]))
 
     def cancel(self, ids: Iterable[str]) -> None:
@@ -131,14 +131,14 @@ class Spread:
     @contextmanager
     def awake(self) -> Iterator[None]:
         """Wake all ranks at once, since a waking engine may gather weights from all of them."""
-        self.ranks.say(("wake", (self.whose,)))
+        self.ranks.broadcast(("wake", (self.whose,)))
         with self.engine.awake():
             yield
-            self.ranks.say(("sleep", (self.whose,)))  # not after an error, which ends all ranks
+            self.ranks.broadcast(("sleep", (self.whose,)))  # not after an error, which ends all ranks
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Load the weights of a `Leader`; the other ranks load theirs as tensors are gathered."""
-        self.ranks.say(("load", (self.whose,)))
+        self.ranks.broadcast(("load", (self.whose,)))
         self.engine.load_weights(named_tensors)
 
     def _collect(self, own: Iterator[Response]) -> Iterator[Response]:

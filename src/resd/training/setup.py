@@ -34,7 +34,7 @@ from resd.learner.shell import blank
 from resd.records import ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
-from resd.training.leader import Leader, Spread, Start, Whose
+from resd.training.leader import DistributedEngine, Leader, Start, Whose
 from resd.training.lengths import check_lengths, check_teacher_prompts, fit_prompts, fit_teacher_prompts
 from resd.training.plan import check_evaluation, check_run
 from resd.training.progress import make_batches
@@ -67,7 +67,7 @@ def build(
     tokenizer = load_tokenizer(config.model)
     start = Start(config, found, plan.updates)
     if ranks.shared:
-        ranks.say(start)
+        ranks.broadcast(start)
     own, model, teacher = make_learner(start, ranks)
     batches = make_batches(problems_of(environment, "train"), config.stream.batch_size)
     held_out = problems_of(environment, config.evaluation.split)[: config.evaluation.limit]
@@ -225,7 +225,7 @@ def make_context(
 def _spread(engine: GenerationEngine, whose: Whose, config: RunConfig, ranks: Ranks) -> GenerationEngine:
     vllm = config.generation.engine == "vllm"
     parts = config.generation.tensor_parallel_size if vllm else 1
-    return Spread(engine, whose, ranks, parts) if ranks.shared else engine
+    return DistributedEngine(engine, whose, ranks, parts) if ranks.shared else engine
 
 
 def _has_author(config: RunConfig) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resd.config import RunConfig
 from resd.learner.layout import MicroBatch, build_micro_batches
-from resd.learner.parallel import Ranks, deal
+from resd.learner.parallel import Ranks, partition
 from resd.learner.prefix import teacher_prefix
 from resd.objectives.chunked import Projection
 from resd.objectives.losses import SampledTokens
@@ -30,7 +30,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkItem:
     """One micro-batch of a route. `teacher` is the teacher's projections, if already computed.
 
     If `idle`, it only keeps ranks in step: its loss and gradients are 0, and it counts in no metric.
@@ -64,7 +64,7 @@ def route(examples: Sequence[TrainingExample], objective: Objective) -> list[Rou
     return [one for one in routes if one.indices]
 
 
-def make_works(
+def make_work_items(
     examples: Sequence[TrainingExample],
     one: Route,
     objective: Objective,
@@ -74,7 +74,7 @@ def make_works(
     prefixed: bool,
     device: torch.device,
     ranks: Ranks,
-) -> list[Work]:
+) -> list[WorkItem]:
     """This rank's micro-batches of a route, with token losses weighted for the global batch.
 
     All ranks get the same number, since each forward gathers weights from all ranks. With `prefixed`, the
@@ -93,22 +93,22 @@ def make_works(
         device=device,
     )
     scales = _scales(examples, objective, config, device)
-    own = deal([_length(examples[index], one) for index in one.indices], ranks.size)[ranks.rank]
-    works = [
-        Work(one, batch, _tokens(batch, scales, settings.is_clip, config))
+    own = partition([_length(examples[index], one) for index in one.indices], ranks.size)[ranks.rank]
+    items = [
+        WorkItem(one, batch, _tokens(batch, scales, settings.is_clip, config))
         for batch in build(examples, [one.indices[position] for position in own])
     ]
-    missing = ranks.largest(len(works)) - len(works)
+    missing = ranks.largest(len(items)) - len(items)
     if not missing:
-        return works
+        return items
     (batch,) = build([_shortened(examples[one.indices[0]], 0 if prefix is None else len(prefix))], [0])
     tokens = _tokens(batch, torch.zeros_like(scales), settings.is_clip, config)
-    return works + [Work(one, batch, tokens, idle=True)] * missing
+    return items + [WorkItem(one, batch, tokens, idle=True)] * missing
 
 
-def weighted(work: Work, factors: Tensor) -> Work:
-    """The work with its token losses multiplied by `factors` `[tokens]`."""
-    return replace(work, tokens=replace(work.tokens, weights=work.tokens.weights * factors))
+def weighted(item: WorkItem, factors: Tensor) -> WorkItem:
+    """The item with its token losses multiplied by `factors` `[tokens]`."""
+    return replace(item, tokens=replace(item.tokens, weights=item.tokens.weights * factors))
 
 
 def prompted(prompt: Sequence[int], response: Sequence[int]) -> TrainingExample:
