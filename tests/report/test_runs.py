@@ -42,7 +42,7 @@ def test_a_line_that_is_being_written_is_left_out(make_run: MakeRun) -> None:
         ("timing.jsonl", "[]\n", "not a JSON object"),
         ("playbook.jsonl", '{"op": "sing"}\n', "does not fit the playbook"),
         ("config.yaml", "a: [", "not valid YAML"),
-        ("config.yaml", "- a", "is no mapping"),
+        ("config.yaml", "- a", "is not a mapping"),
     ],
 )
 def test_damage_is_one_sentence(make_run: MakeRun, name: str, text: str, words: str) -> None:

@@ -52,8 +52,8 @@ def as_row(task: str, row: Row, where: str) -> Row:
     if "prompt" in row and task in _FIELDS:
         return _from_trl(task, row, where)
     raise ResdError(
-        f"{where}: its columns ({', '.join(row) or 'none'}) are neither those of {task} nor can be turned "
-        f"into them; `resd data list {task}` says what it reads"
+        f"{where}: its columns ({', '.join(row) or 'none'}) are neither those of {task} nor can be converted "
+        f"to them; `resd data list {task}` says what it reads"
     )
 
 
@@ -85,7 +85,7 @@ def _from_trl(task: str, row: Row, where: str) -> Row:
 def _mapping(row: Row, column: str, where: str) -> Mapping[str, Any]:
     value = row.get(column) or {}
     if not isinstance(value, Mapping):
-        raise ResdError(f"{where}: {column} is no object with fields")
+        raise ResdError(f"{where}: {column} is not an object with fields")
     return value
 
 

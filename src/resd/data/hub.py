@@ -63,7 +63,7 @@ def load_part(part: Part, revision: str | None) -> tuple[Iterable[Row], str]:
         from huggingface_hub import HfApi
     except ImportError as error:
         raise ResdError(
-            f"{part.repository}: the hub is read by datasets; pip install 'resd[tasks]'"
+            f"{part.repository}: the hub is read with the library datasets; pip install 'resd[tasks]'"
         ) from error
     try:
         commit = str(HfApi().dataset_info(part.repository, revision=revision).sha)

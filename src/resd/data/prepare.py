@@ -75,7 +75,9 @@ def prepare(
     """
     origin = find_origin(task, set_)
     if "path" in (options or {}):
-        raise ResdError("--option path: say where rows are from with --source, and where they go with --out")
+        raise ResdError(
+            "--option path: give the source of the rows with --source, and their destination with --out"
+        )
     source = source or _default_source(origin)
     folder = _folder(origin, out, format_)
     files, commits = _rows(origin, source, revisions, dict(options or {}), load)
@@ -111,7 +113,7 @@ def _folder(origin: Origin, out: Path | None, format_: str) -> Path:
     if format_ not in (ROWS, *FORMATS):
         raise ResdError(f"--format {format_}: choose one of {', '.join((ROWS, *FORMATS))}")
     if out is None and format_ != ROWS:
-        raise ResdError(f"--format {format_}: is for other programs; say where with --out DIR")
+        raise ResdError(f"--format {format_}: is for other programs; give their folder with --out DIR")
     several = len(origins_of(origin.task)) > 1
     home = data_home() / origin.task
     folder = (out or (home / origin.set if several else home)).expanduser().absolute()

@@ -107,5 +107,5 @@ def all_rows(path: Path) -> list[Row]:
         raise ResdError(f"{path}: does not exist; give a file or folder of rows")
     rows = [row for file in ([path] if path.is_file() else row_files(path)) for row in read_rows(file)]
     if not rows:
-        raise ResdError(f"{path}: holds no rows ({', '.join(SUFFIXES)})")
+        raise ResdError(f"{path}: contains no rows ({', '.join(SUFFIXES)})")
     return rows

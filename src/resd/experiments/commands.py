@@ -156,7 +156,9 @@ def recipe() -> str:
     for path in (RECIPE, REPOSITORY / RECIPE):
         if path.is_file():
             return str(path)
-    raise ResdError(f"{RECIPE}: is not here; name a recipe with --config, or work in a clone of the project")
+    raise ResdError(
+        f"{RECIPE}: does not exist; give a recipe with --config, or work in a clone of the project"
+    )
 
 
 def _seeds(text: str) -> list[int]:

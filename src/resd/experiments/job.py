@@ -73,7 +73,7 @@ class Job:
         for key in wanted.keys() - set(CIRCUMSTANCES):
             if kept.get(key) != wanted[key]:
                 raise ResdError(
-                    f"{path}: was made with {key} {kept.get(key)!r}, not {wanted[key]!r}; "
+                    f"{path}: was run with {key} {kept.get(key)!r}, not {wanted[key]!r}; "
                     "choose another --output, or remove its folder to run it again"
                 )
         return True
@@ -113,7 +113,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ResdError(f"{path}: is not valid JSON; remove or restore it") from error
     if not isinstance(data, dict):
-        raise ResdError(f"{path}: is no JSON object; remove or restore it")
+        raise ResdError(f"{path}: is not a JSON object; remove or restore it")
     return data
 
 

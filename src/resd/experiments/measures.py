@@ -84,6 +84,6 @@ def hardest(folder: Path) -> list[str]:
     """The problems with the fewest successes among the counts of a variant, whatever its seed; ties by id."""
     results = sorted(folder.glob(f"*/{RESULT}"))
     if not results:
-        raise ResdError(f"{folder}: its counts are not there; run the variant {folder.name} first")
+        raise ResdError(f"{folder}: there are no counts; run the variant {folder.name} first")
     counts: dict[str, int] = read_json(results[0])["counts"]
     return sorted(counts, key=lambda name: (counts[name], name))[:HARDEST]

@@ -42,7 +42,7 @@ def collect(experiment: Experiment, root: Path) -> dict[str, Any]:
     found = [read_json(path) for path in sorted(root.glob(f"*/*/{RESULT}"))]
     found = [result for result in found if result["job"]["experiment"] == experiment.name]
     if not found:
-        raise ResdError(f"{root}: holds no finished run of experiment {experiment.name}")
+        raise ResdError(f"{root}: has no finished run of experiment {experiment.name}")
     made: list[Mapping[str, Any]] = []
     runs = []
     for result in sorted(found, key=lambda result: _place(experiment, result["job"])):
@@ -103,7 +103,7 @@ def load(path: Path) -> Results:
         return Results(data["experiment"], data["made"], data["variants"], data["runs"])
     except KeyError as error:
         raise ResdError(
-            f"{path}: has no {error}; give a file that `resd experiment collect` wrote"
+            f"{path}: has no {error}; give a file written by `resd experiment collect`"
         ) from error
 
 

@@ -61,7 +61,7 @@ class Manufactoria:
                 f"manufactoria: states {self.states!r}: give the fewest and the most, as in [2, 6]"
             )
         if self.states is not None and self.family != "has":
-            raise ResdError(f"manufactoria: states is for family has, not {self.family}; leave it out")
+            raise ResdError(f"manufactoria: states is only for family has, not {self.family}; leave it out")
 
     @property
     def name(self) -> str:

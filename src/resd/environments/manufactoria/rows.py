@@ -35,7 +35,9 @@ def _params(row: Mapping[str, Any], id_: str) -> Params:
     required = [_REQUIRED.fullmatch(part) for part in _BEFORE.sub("", name).split(" and ")]
     if row["problem_family"] == "contains_count" and all(required):
         return {"requirements": [[part[2], int(part[1])] for part in required if part]}
-    raise ResdError(f"manufactoria: row {id_}: has no params, and its name {name!r:.60} tells none")
+    raise ResdError(
+        f"manufactoria: row {id_}: has no params, and its name {name!r:.60} does not contain them"
+    )
 
 
 def _cases(row: Mapping[str, Any], id_: str) -> tuple[Case, ...]:
