@@ -13,7 +13,7 @@ from typing import Any
 from resd.environments.rows import Row
 from resd.records import ResdError
 
-# Where a task reads question and answer of rows that have no more than these two.
+# The fields for question and answer in tasks whose rows need only these two.
 _FIELDS = {
     "finer": ("context", "target"),
     "formula": ("context", "target"),
@@ -37,7 +37,7 @@ _ANSWERS = ("answer", "solution", "target", "ground_truth", "completion")
 
 
 def as_rows(task: str, rows: Sequence[Row], where: str) -> list[Row]:
-    """Every row in the task's own format. Raises ResdError, naming the row, for one that cannot be."""
+    """Every row in the task's own format. Raises ResdError, naming the row, if one cannot be converted."""
     return [as_row(task, row, f"{where}, row {i}") for i, row in enumerate(rows)]
 
 
