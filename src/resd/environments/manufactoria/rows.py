@@ -16,9 +16,9 @@ _SEQUENCE = re.compile(rf"Contains '?([{FOUR_COLOURS}]+)'?")
 
 
 def read_row(row: Mapping[str, Any], id_: str) -> tuple[str, Params, tuple[Case, ...]]:
-    """(family name, params, cases). The published HAS rows have their parameters in `name` alone.
+    """(family name, params, cases). The published HAS rows have their parameters only in `name`.
 
-    Raises ResdError, naming the row, for a family, parameters or tapes that are not understood.
+    Raises ResdError, naming the row, for an invalid family, parameters or tapes.
     """
     name = row.get("problem_family")
     if not isinstance(name, str) or name not in FAMILIES:
