@@ -67,7 +67,7 @@ def test_what_is_no_run(make_run: MakeRun, tmp_path: Path) -> None:
     for path in (folder, tmp_path / "nothing"):
         with pytest.raises(ResdError, match="give the folder of a run"):
             load_run(path, "name")
-    with pytest.raises(ResdError, match="no runs"):
+    with pytest.raises(ResdError, match="no run was given"):
         load_runs([])
 
 
