@@ -1,7 +1,7 @@
 """The console script.
 
-Nothing heavy is imported before it is needed: `resd --help` is instant, and mistakes in a configuration are
-told before torch is loaded.
+Nothing heavy is imported before it is needed: `resd --help` is instant, and configuration errors are reported
+before torch is loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Command = Callable[[argparse.Namespace], None]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command. Exits with 2 and one sentence for a mistake, with 130 after Ctrl-C."""
+    """Run a command. Exits with 2 and a one-sentence message on a user error, with 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(words)
     args, rest = parser.parse_known_args(words)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         hint = _setting(rest) if hasattr(args, "overrides") else ""
         parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     if rest:
-        args.overrides += rest  # key=value pairs behind an option
+        args.overrides += rest  # key=value pairs after an option
     run: Command = args.run
     try:
         run(args)
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _setting(rest: Sequence[str]) -> str:
-    """How to write the first of the words that are no options: settings have no dashes."""
+    """A hint on how to write the first unknown option as a setting, without dashes."""
     place, name = next((i, word.lstrip("-")) for i, word in enumerate(rest) if word.startswith("-"))
     key, equals, value = name.partition("=")
     if not equals and place + 1 < len(rest) and "=" not in rest[place + 1]:
@@ -65,22 +65,22 @@ def _setting(rest: Sequence[str]) -> str:
 
 
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The parser. `words` say whether options that need torch to be listed are asked for."""
+    """The parser. `words` are the arguments: options that need torch are only added for their own command."""
     parser = argparse.ArgumentParser(prog="resd", description="Post-train language models from feedback.")
     parser.add_argument("--version", action="version", version=f"resd {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands.add_parser("train", help="train a model as a YAML file says"))
-    _add_evaluate(commands.add_parser("evaluate", help="measure a model or checkpoint on held-out problems"))
+    _add_train(commands.add_parser("train", help="train a model as configured in a YAML file"))
+    _add_evaluate(commands.add_parser("evaluate", help="evaluate a model or checkpoint on held-out problems"))
     _add_export(commands.add_parser("export", help="write a checkpoint as a plain model folder"))
-    _add_playbook(commands.add_parser("playbook", help="show or export what a run has learned in words"))
-    _add_report(commands.add_parser("report", help="write runs as one HTML page"))
+    _add_playbook(commands.add_parser("playbook", help="show or export a run's playbook"))
+    _add_report(commands.add_parser("report", help="compare runs on one HTML page"))
     _add_solve(commands.add_parser("solve", help="work on one problem until it is solved"))
-    _add_watch(commands.add_parser("watch", help="show runs in the browser while they go on"))
-    _add_lab(commands.add_parser("lab", help="build or measure the lab model"), words)
+    _add_watch(commands.add_parser("watch", help="serve the report live while runs go on"))
+    _add_lab(commands.add_parser("lab", help="build or evaluate the lab model"), words)
     _add_experiment(
-        commands.add_parser("experiment", help="the paper's comparisons with the lab model"), words
+        commands.add_parser("experiment", help="run the paper's comparisons with the lab model"), words
     )
-    _add_data(commands.add_parser("data", help="fetch, convert, divide or show the data of a task"), words)
+    _add_data(commands.add_parser("data", help="fetch, convert, split or show the data of a task"), words)
     return parser
 
 
@@ -95,9 +95,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="FILE", help="YAML file, as examples/lab.yaml")
+    parser.add_argument("config", metavar="FILE", help="YAML file, such as examples/lab.yaml")
     _add_config(parser)
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -106,7 +106,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hardware",
         metavar="NAME",
-        help="forecast for this and not for the machine at hand: H200, H100, A100, RTX4090 or cpu",
+        help="forecast for this instead of the local machine: H200, H100, A100, RTX4090 or cpu",
     )
     parser.set_defaults(run=train)
 
@@ -146,7 +146,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 def _add_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
-    parser.add_argument("--port", type=int, default=8777, help="0 takes any that is free (default 8777)")
+    parser.add_argument("--port", type=int, default=8777, help="port; 0 takes any free one (default 8777)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.set_defaults(run=watch)
 
@@ -159,11 +159,11 @@ def _add_lab(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         from resd.lab.build import add_arguments
 
         add_arguments(build)
-    measure = actions.add_parser("evaluate", help="measure what the lab model can do, role by role")
+    measure = actions.add_parser("evaluate", help="evaluate the lab model, role by role")
     measure.add_argument("--model", default="lab", help="lab, or a folder")
     measure.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    measure.add_argument("--samples", type=int, default=4, help="tries per test problem (default 4)")
-    measure.add_argument("--max-batch", type=int, default=64, help="requests at once (default 64)")
+    measure.add_argument("--samples", type=int, default=4, help="attempts per test problem (default 4)")
+    measure.add_argument("--max-batch", type=int, default=64, help="requests per batch (default 64)")
     measure.add_argument("--seed", type=int, default=0)
     measure.add_argument("--output", type=Path, help="write the numbers to this file, as JSON")
     measure.set_defaults(run=evaluate_lab)
@@ -190,9 +190,9 @@ def _add_experiment(parser: argparse.ArgumentParser, words: Sequence[str]) -> No
 
 
 def train(args: argparse.Namespace) -> None:
-    """`resd train`: check, run, then print what came of it.
+    """`resd train`: check, run, then print the results.
 
-    Of several processes that torchrun started, all but the first only follow.
+    With several processes under torchrun, all but the first only follow.
     """
     if int(os.environ.get("RANK", "0")) > 0:
         _follow(dry_run=args.dry_run)
@@ -204,7 +204,7 @@ def train(args: argparse.Namespace) -> None:
     from resd.training.run_folder import check_folder, to_yaml
 
     if args.hardware and not args.dry_run:
-        raise ResdError("--hardware: a run takes the hardware at hand; add --dry-run for a forecast")
+        raise ResdError("--hardware: a run uses the local hardware; add --dry-run for a forecast")
     config = load_config(args.config, args.overrides)
     environment, plan = check_run(config)
     outlook = look_ahead(config, plan, problems_of(environment, "train"), args.hardware)
@@ -229,7 +229,7 @@ def _follow(*, dry_run: bool) -> None:
 
     try:
         follow()
-    except KeyboardInterrupt:  # the first process says how to go on
+    except KeyboardInterrupt:  # the first process prints how to resume
         raise SystemExit(130) from None
 
 
@@ -240,7 +240,7 @@ def _train(config: RunConfig, plan: Plan, *, resume: bool) -> None:
 
     console = Console()
     console.print(opening_line(config, plan), highlight=False, soft_wrap=True)
-    from resd.learner.lora import left_out  # torch, and seconds
+    from resd.learner.lora import left_out  # imports torch, which takes seconds
     from resd.learner.parallel import joined
     from resd.training.setup import build
 
@@ -262,7 +262,7 @@ def _train(config: RunConfig, plan: Plan, *, resume: bool) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """`resd evaluate`: the held-out numbers of one model."""
+    """`resd evaluate`: held-out results of one model."""
     from resd.config import load_config
     from resd.training.plan import check_evaluation
 
@@ -297,7 +297,7 @@ def export_playbook(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """`resd report`: any number of runs on one page."""
+    """`resd report`: write a page that compares any number of runs."""
     page = args.output or args.runs[0] / "report.html"
     _check_file(args.output)
     _write_report(args.runs, page)
@@ -305,7 +305,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def watch(args: argparse.Namespace) -> None:
-    """`resd watch`: the report, made anew as the runs go on, until Ctrl-C."""
+    """`resd watch`: serve the report, updated as the runs go on, until Ctrl-C."""
     from resd.report.watch import watch
 
     watch(args.runs, args.host, args.port)
@@ -326,7 +326,7 @@ def evaluate_lab(args: argparse.Namespace) -> None:
 
 
 def _check_file(path: Path | None) -> None:
-    """Before the work, not after it: whether a file can be written there."""
+    """Check before the work starts that the file can be written. Raises ResdError if not."""
     if path is None:
         return
     if path.is_dir():
@@ -336,7 +336,7 @@ def _check_file(path: Path | None) -> None:
 
 
 def _quiet() -> None:
-    """No progress bars for loading and saving: they take seconds, and would tear the live table."""
+    """Disable progress bars for loading and saving: they would break up the live table."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -115,7 +115,7 @@ def test_packed_tests_of_livecodebench(tmp_path: Path) -> None:
     [
         ([{"prompt": "1?"}], 1.5, "must lie between 0 and 1"),
         ([{"prompt": "1?"}] * 9, 0.5, "both are needed"),
-        ([], 0.5, "holds no rows"),
+        ([], 0.5, "contains no rows"),
     ],
 )
 def test_mistakes_with_tasks(tmp_path: Path, rows: list[dict[str, Any]], ratio: float, words: str) -> None:

@@ -235,7 +235,7 @@ def two_for_one(prompts: list[Any], completions: list[Any]) -> list[float]:
         (lambda p: verl(grumpy, p, workers=0), VERL, "workers 0"),
         (lambda p: verl(plain, p, arguments={"strict": True}), VERL, "plain: takes no argument strict"),
         (lambda p: verl(plain, p), [{**VERL[0], "reward_model": "rule"}], "no reward_model.ground_truth"),
-        (lambda p: trl(hungry, p), ROWS, "hungry: takes colour, which is no column of the rows"),
+        (lambda p: trl(hungry, p), ROWS, "hungry: takes colour, which is not a column of the rows"),
     ],
 )
 def test_mistakes_are_told_before_a_run(tmp_path: Path, make: Any, rows: Any, words: str) -> None:

@@ -149,15 +149,15 @@ def asking(content: Any, role: Any = "user") -> Problem:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (lambda: (problem for problem in [PROBLEM]), "gives a generator; return a list of problems"),
-        (lambda: {"sum/1": PROBLEM}, "gives a dict; return a list"),
-        (None, "gives None; return a list"),
+        (lambda: (problem for problem in [PROBLEM]), "returns a generator; return a list of problems"),
+        (lambda: {"sum/1": PROBLEM}, "returns a dict; return a list"),
+        (None, "returns None; return a list"),
         (lambda: 1 / 0, "fails (ZeroDivisionError: division by zero, test_checks.py line "),
         ([PROBLEM, {"id": "sum/2"}], "[1] is a dict; make a resd.records.Problem of it"),
         ([Problem(1, ASKED)], "[0]: its id is 1; give it a text"),
         ([Problem("", ASKED)], "its id is ''; give it a text"),
         ([Problem("\ud83d", ASKED)], "its id is '\\ud83d'; give it a text"),
-        ([PROBLEM, PROBLEM], "gives two problems with the id 'sum/1'; give each its own"),
+        ([PROBLEM, PROBLEM], "returns two problems with the id 'sum/1'; ids must be unique"),
         (
             [Problem("sum/1", "1 + 1 = ?")],
             'its messages are a str; write ({"role": "user", "content": text},)',

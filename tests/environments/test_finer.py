@@ -186,10 +186,10 @@ def test_feedback_is_bounded(problem):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"context": "Hello", "target": "Goodwill"}, "no FiNER question"),
-        ({"context": 3, "target": "Goodwill"}, "'context' holds no text"),
+        ({"context": "Hello", "target": "Goodwill"}, "is not a FiNER question"),
+        ({"context": 3, "target": "Goodwill"}, "'context' contains no text"),
         ({**finer_row(), "target": "Goodwill,Goodwill"}, "4 questions and 2 tags"),
-        ({**finer_row(), "target": "Goodwill,Goodwill,Goodwill,Cash"}, "'Cash' of 'target' is none of"),
+        ({**finer_row(), "target": "Goodwill,Goodwill,Goodwill,Cash"}, "'Cash' of 'target' is not one of"),
     ],
 )
 def test_rows_that_are_none(tmp_path, row, words):
@@ -203,7 +203,7 @@ def test_rows_that_are_none(tmp_path, row, words):
 def test_mistakes():
     with pytest.raises(ResdError, match="reward 'some' is not known; choose one of pass_rate"):
         load("finer", reward="some")
-    with pytest.raises(ResdError, match="is none of finer"):
+    with pytest.raises(ResdError, match="does not belong to finer"):
         FiNER().grade(Problem("p", (), {"task": "formula"}), "")
 
 

@@ -104,11 +104,11 @@ def test_targets_may_have_signs(tmp_path):
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(ResdError, match="is none of formula"):
+    with pytest.raises(ResdError, match="does not belong to formula"):
         Formula().solution(Problem("p", (), {"task": "finer"}))
-    with pytest.raises(ResdError, match="rows/00001: 'target' 'ten' is no number"):
+    with pytest.raises(ResdError, match="rows/00001: 'target' 'ten' is not a number"):
         load("formula", written(tmp_path, formula_row(), formula_row("ten"))).problems("test")
-    with pytest.raises(ResdError, match="'context' is no Formula question"):
+    with pytest.raises(ResdError, match="'context' is not a Formula question"):
         load("formula", written(tmp_path, {"context": "Hello", "target": "1"})).problems("test")
 
 

@@ -75,5 +75,5 @@ def test_a_file_of_another_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -
     (here / "sums_here.py").write_text("Sums = 7")
     (here / "deep").mkdir()
     monkeypatch.chdir(here / "deep")
-    with pytest.raises(ResdError, match=r"is not below the current folder; start in .*, with sums_here:Sums"):
+    with pytest.raises(ResdError, match=r"is not in the current folder; start in .*, with sums_here:Sums"):
         imported("../sums_here.py", "Sums")

@@ -57,10 +57,10 @@ def test_rows(tmp_path, row, target):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"text": "Q", "answer": "5"}, "'problem' holds no text"),
-        ({"problem": "Q"}, "'solution' holds no text"),
+        ({"text": "Q", "answer": "5"}, "'problem' contains no text"),
+        ({"problem": "Q"}, "'solution' contains no text"),
         ({"problem": "Q", "solution": "five"}, "has no answer"),
-        ({"problem": "Q", "answer": None}, "'answer' holds no text"),
+        ({"problem": "Q", "answer": None}, "'answer' contains no text"),
         ({"problem": "Q", "answer": "x" * 1001}, "has no answer of 1 to 1000 characters"),
     ],
 )
@@ -221,7 +221,7 @@ def test_feedback_of_what_cannot_be_compared(monkeypatch):
 
 
 def test_mistakes(environment, monkeypatch):
-    with pytest.raises(ResdError, match="is none of math"):
+    with pytest.raises(ResdError, match="does not belong to math"):
         environment.grade(Problem("p", ()), "")
     monkeypatch.setattr(equivalence.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ResdError, match=r"pip install 'resd\[tasks\]'"):

@@ -80,14 +80,17 @@ def test_rows_of_gpqa_are_shuffled_by_seed(tmp_path):
     ("row", "words"),
     [
         ({"text": 1}, "has the fields of no known set"),
-        ({"prompt": "No options.", "answer": "A"}, "is no question with options"),
-        ({"prompt": "\n\nA: no\nB: question", "answer": "A"}, "is no question with options"),
-        ({**TWO, "answer": "C"}, "the answer 'C' is none of its options A, B"),
-        ({**TWO, "answer": None}, "'answer' holds no text"),
-        ({**MMLU_PRO, "options": "abc"}, "is no list of texts"),
+        ({"prompt": "No options.", "answer": "A"}, "is not a question with options"),
+        ({"prompt": "\n\nA: no\nB: question", "answer": "A"}, "is not a question with options"),
+        ({**TWO, "answer": "C"}, "the answer 'C' is not one of its options A, B"),
+        ({**TWO, "answer": None}, "'answer' contains no text"),
+        ({**MMLU_PRO, "options": "abc"}, "is not a list of texts"),
         ({**MMLU_PRO, "options": ["a"]}, "has 1 options"),
-        ({"question": "?", "options": ["a", "b"], "answer_index": 2}, "'answer_index' 2 is no option's"),
-        ({**GPQA, "Incorrect Answer 2": ""}, "'Incorrect Answer 2' holds no text"),
+        (
+            {"question": "?", "options": ["a", "b"], "answer_index": 2},
+            "'answer_index' 2 does not name an option",
+        ),
+        ({**GPQA, "Incorrect Answer 2": ""}, "'Incorrect Answer 2' contains no text"),
     ],
 )
 def test_rows_that_are_none(tmp_path, row, words):

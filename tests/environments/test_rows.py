@@ -101,15 +101,15 @@ def test_what_editors_leave_in_files(tmp_path: Path, text: str) -> None:
         (lambda folder: folder / "absent", "test", "does not exist"),
         (lambda folder: folder, "train", "no file for split train"),
         (lambda folder: lines(folder / "rows.jsonl"), "dev", "choose one of train, validation, test"),
-        (lambda folder: lines(folder / "rows.csv"), "test", "is no file of rows"),
+        (lambda folder: lines(folder / "rows.csv"), "test", "is not a file of rows"),
         (lambda folder: lines(folder / "rows.jsonl.gz"), "test", "unpack or convert it"),
         (lambda folder: write(folder / "rows.jsonl", "\n"), "test", "no row in"),
         (lambda folder: write(folder / "rows.jsonl", '{"split": "train"}'), "test", "none of the 1 rows in"),
         (lambda folder: write(folder / "rows.json", '{\n"data": []}'), "test", "or is one array"),
         (lambda folder: write(folder / "rows.jsonl", '{"q": 1}\n{"q": '), "test", "line 2: is not JSON"),
         (lambda folder: write(folder / "rows.jsonl", "[" * 100_000), "test", "line 1: is not JSON"),
-        (lambda folder: write(folder / "rows.json", "[1]"), "test", "row 0: is no JSON object"),
-        (lambda folder: write(folder / "rows.parquet", "PAR"), "test", "is no parquet file"),
+        (lambda folder: write(folder / "rows.json", "[1]"), "test", "row 0: is not a JSON object"),
+        (lambda folder: write(folder / "rows.parquet", "PAR"), "test", "is not a readable parquet file"),
     ],
 )
 def test_mistakes(

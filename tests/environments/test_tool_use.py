@@ -67,15 +67,15 @@ def test_row_to_problem(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"prompt": "", "answer": "[]"}, "'prompt' holds no text"),
+        ({"prompt": "", "answer": "[]"}, "'prompt' contains no text"),
         ({"prompt": "Q", "answer": "[]"}, "names no calls"),
-        ({"prompt": "Q", "answer": "{"}, "is no JSON list"),
-        ({"prompt": "Q", "answer": '[{"Action": "f"}]'}, "is no JSON list"),
+        ({"prompt": "Q", "answer": "{"}, "is not a JSON list"),
+        ({"prompt": "Q", "answer": '[{"Action": "f"}]'}, "is not a JSON list"),
         (
             {"prompt": "Q", "answer": '[{"Action": "f", "Action_Input": "[]"}]'},
-            "inputs that are no JSON objects",
+            "inputs that are not JSON objects",
         ),
-        ({**row(("f", {})), "system": 3}, "'system' holds no text"),
+        ({**row(("f", {})), "system": 3}, "'system' contains no text"),
     ],
 )
 def test_rows_that_are_none(tmp_path, bad, words):

@@ -174,7 +174,7 @@ def test_two_processes_never_write_to_one_run(recipe: Path, tmp_path: Path) -> N
         (["run", "toy", "--jobs", "0"], "--jobs 0: give at least 1"),
         (["run", "toy", "--only", "broken"], "model nowhere: no such folder"),
         (["run", "toy", "--only", "resd", "rollout.n=0"], "rollout.n"),
-        (["collect", "toy", "--output", ".", "--results", "r.json"], "holds no finished run"),
+        (["collect", "toy", "--output", ".", "--results", "r.json"], "has no finished run"),
         (["table", "toy"], "results toy: there is no toy, no "),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_result_of_other_settings_is_not_taken_for_this_one(tmp_path: Path) ->
     elsewhere = {"config": "b/lab.yaml", "device": "cuda", "made": {"command": "d"}}
     assert all(job.done for job in jobs(tmp_path, "a", **elsewhere))
     for changes in ({"overrides": ["seed=2"]}, {"config": "a/other.yaml"}):
-        with pytest.raises(ResdError, match=r"result\.json: was made with"):
+        with pytest.raises(ResdError, match=r"result\.json: was run with"):
             run(jobs(tmp_path, "a", **changes))
 
 

@@ -221,7 +221,7 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
     }
     save(tmp_path / "r.json", data)
     assert load(tmp_path / "r.json") == Results(**data)
-    for text, reason in (("{}", "has no 'experiment'"), ("[]", "no JSON object"), ("{", "not valid JSON")):
+    for text, reason in (("{}", "has no 'experiment'"), ("[]", "not a JSON object"), ("{", "not valid JSON")):
         (tmp_path / "r.json").write_text(text)
         with pytest.raises(ResdError, match=reason):
             load(tmp_path / "r.json")

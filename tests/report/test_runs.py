@@ -42,7 +42,7 @@ def test_a_line_that_is_being_written_is_left_out(make_run: MakeRun) -> None:
         ("timing.jsonl", "[]\n", "not a JSON object"),
         ("playbook.jsonl", '{"op": "sing"}\n', "does not fit the playbook"),
         ("config.yaml", "a: [", "not valid YAML"),
-        ("config.yaml", "- a", "is no mapping"),
+        ("config.yaml", "- a", "is not a mapping"),
     ],
 )
 def test_damage_is_one_sentence(make_run: MakeRun, name: str, text: str, words: str) -> None:
@@ -67,7 +67,7 @@ def test_what_is_no_run(make_run: MakeRun, tmp_path: Path) -> None:
     for path in (folder, tmp_path / "nothing"):
         with pytest.raises(ResdError, match="give the folder of a run"):
             load_run(path, "name")
-    with pytest.raises(ResdError, match="no runs"):
+    with pytest.raises(ResdError, match="no run was given"):
         load_runs([])
 
 

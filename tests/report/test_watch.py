@@ -153,7 +153,7 @@ def test_a_broken_run_is_left_out_and_told_once(
 def test_a_port_that_is_taken(make_run: MakeRun) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ResdError, match=f"--port {port}: is taken by another program"):
+        with pytest.raises(ResdError, match=f"--port {port}: is in use by another program"):
             make_server([make_run()], "127.0.0.1", port)
 
 
@@ -161,9 +161,9 @@ def test_what_cannot_be_served(make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(ResdError, match="give the folder of a run"):
         make_server([tmp_path], "127.0.0.1", 0)
     folder = make_run()
-    with pytest.raises(ResdError, match="is no port"):
+    with pytest.raises(ResdError, match="is not a port"):
         make_server([folder], "127.0.0.1", 70_000)
-    with pytest.raises(ResdError, match="cannot be listened on"):
+    with pytest.raises(ResdError, match="cannot listen there"):
         make_server([folder], "203.0.113.1", 0)
 
 

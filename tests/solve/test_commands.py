@@ -146,6 +146,6 @@ def test_an_unknown_problem_is_told_before_torch_is_imported(tmp_path: Path) -> 
     assert done.returncode == 2
     assert done.stderr == (
         "resd: --problem has/test/0132: split test of manufactoria_has has 132 problems, has/test/0000 to "
-        "has/test/0131; give one of their ids, or a place from 0 to 131\n"
+        "has/test/0131; give one of their ids, or an index from 0 to 131\n"
     )
     assert done.stdout == "[]\n"

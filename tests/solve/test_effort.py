@@ -35,7 +35,7 @@ def test_a_round_has_the_method_s_width() -> None:
         ({"budget": 0}, "--budget 0"),
         ({"batch": 0}, "--batch 0"),
         ({"method": "multi_turn", "batch": 2}, "leave --batch out"),
-        ({"method": "best_of", "memory": "dialogue"}, "is for --method multi_turn, not best_of"),
+        ({"method": "best_of", "memory": "dialogue"}, "is only for --method multi_turn, not best_of"),
     ],
 )
 def test_what_does_not_go_together(words: dict[str, object], said: str) -> None:
@@ -62,7 +62,7 @@ def test_problems_by_id_and_by_place() -> None:
 
 @pytest.mark.parametrize("name", ["train/x", "7", "-1", "", "²", str(math.inf)])
 def test_an_unknown_problem_is_told_what_there_is(name: str) -> None:
-    with pytest.raises(ResdError, match=r"has 7 problems, train/e to train/s; .* a place from 0 to 6"):
+    with pytest.raises(ResdError, match=r"has 7 problems, train/e to train/s; .* an index from 0 to 6"):
         find_problems(toy.Letters(), "train", [name])
 
 

@@ -1,4 +1,4 @@
-"""Data of the tasks: fetched, generated, converted, split and shown. What `resd data` does."""
+"""The tasks' data: fetching, generating, converting, splitting and showing it (`resd data`)."""
 
 from resd.data.origins import ORIGINS, Origin, origins_of
 from resd.data.prepare import Prepared, prepare

@@ -1,4 +1,4 @@
-"""The commands below `resd data`, and their options."""
+"""The subcommands of `resd data` and their options."""
 
 from __future__ import annotations
 

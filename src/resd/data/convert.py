@@ -13,7 +13,7 @@ from typing import Any
 from resd.environments.rows import Row
 from resd.records import ResdError
 
-# Where a task reads question and answer of rows that have no more than these two.
+# The fields for question and answer in tasks whose rows need only these two.
 _FIELDS = {
     "finer": ("context", "target"),
     "formula": ("context", "target"),
@@ -37,7 +37,7 @@ _ANSWERS = ("answer", "solution", "target", "ground_truth", "completion")
 
 
 def as_rows(task: str, rows: Sequence[Row], where: str) -> list[Row]:
-    """Every row in the task's own format. Raises ResdError, naming the row, for one that cannot be."""
+    """Every row in the task's own format. Raises ResdError, naming the row, if one cannot be converted."""
     return [as_row(task, row, f"{where}, row {i}") for i, row in enumerate(rows)]
 
 
@@ -52,8 +52,8 @@ def as_row(task: str, row: Row, where: str) -> Row:
     if "prompt" in row and task in _FIELDS:
         return _from_trl(task, row, where)
     raise ResdError(
-        f"{where}: its columns ({', '.join(row) or 'none'}) are neither those of {task} nor can be turned "
-        f"into them; `resd data list {task}` says what it reads"
+        f"{where}: its columns ({', '.join(row) or 'none'}) are neither those of {task} nor can be converted "
+        f"to them; `resd data list {task}` says what it reads"
     )
 
 
@@ -85,7 +85,7 @@ def _from_trl(task: str, row: Row, where: str) -> Row:
 def _mapping(row: Row, column: str, where: str) -> Mapping[str, Any]:
     value = row.get(column) or {}
     if not isinstance(value, Mapping):
-        raise ResdError(f"{where}: {column} is no object with fields")
+        raise ResdError(f"{where}: {column} is not an object with fields")
     return value
 
 

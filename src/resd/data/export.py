@@ -1,7 +1,7 @@
-"""Problems as other trainers read them: parquet with verl's columns, or with TRL's.
+"""Export of problems for other trainers: parquet with verl's or TRL's columns.
 
-The prompts are finished: the environment's own, as messages. The ground truth is the target where a problem
-has one in words, else all that the grader knows, as JSON.
+The prompts are complete: the environment's own, as messages. The ground truth is the target if a problem has
+one in words, else everything that the grader knows, as JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def write_parquet(
 ) -> None:
     """Write `<split>.parquet` for each split. `truths` by problem id: see `ground_truths`.
 
-    Raises ResdError where pyarrow is not installed.
+    Raises ResdError if pyarrow is not installed.
     """
     try:
         import pyarrow
@@ -51,7 +51,7 @@ def write_parquet(
 
 
 def _schema(format_: str) -> Any:
-    """Said, not guessed from the rows: a column may hold nothing at all."""
+    """An explicit schema, because it cannot be inferred from columns without values."""
     import pyarrow as pa
 
     text = pa.string()
@@ -83,7 +83,7 @@ def verl_row(name: str, task: str, split: str, problem: Problem, truth: str) -> 
 
 
 def trl_row(environment: Environment, task: str, problem: Problem) -> Row:
-    """A conversational prompt, a reply that earns the full reward where one is known, and the metadata."""
+    """A conversational prompt, a reply that earns the full reward if one is known, and the metadata."""
     solution = environment.solution(problem) if isinstance(environment, KnowsSolutions) else None
     return {
         "prompt": [dict(message) for message in problem.messages],
@@ -95,7 +95,7 @@ def trl_row(environment: Environment, task: str, problem: Problem) -> Row:
 
 
 def ground_truths(task: str, folder: Path, problems: Mapping[str, Sequence[Problem]]) -> dict[str, str]:
-    """What graders compare with, by problem id. `folder` has the rows: tests of code are in these alone."""
+    """What graders compare with, by problem id. `folder` has the rows, the only place with tests of code."""
     if task != "code":
         return {problem.id: ground_truth(problem) for found in problems.values() for problem in found}
     from resd.environments.code.rows import read_task

@@ -1,7 +1,7 @@
-"""Sets of the hub, as rows that the environments read.
+"""Data sets from the hub, as rows that the environments read.
 
-Revisions are pinned where published work pins one; else `--revision` does. Either way the commit that was
-fetched is kept in source.json. Nothing that comes from the hub is executed.
+Revisions are pinned if published work pins one, or else by `--revision`. Either way the fetched commit is
+recorded in source.json. Nothing from the hub is executed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _LCB_FROM, _LCB_TO = "2025-02-01", "2025-05-01"
 def fetch(
     origin: Origin, revisions: Sequence[str] = (), load: Load | None = None
 ) -> tuple[Files, dict[str, str]]:
-    """(rows by file, commit by repository). `load` gets the rows of a part and the commit they are from.
+    """(rows by file, commit by repository). `load` returns the rows of a part and their commit.
 
-    `revisions` are as on the command line: a commit, or repository=commit where a set has several.
+    `revisions` are as on the command line: a commit, or repository=commit if a set has several.
 
-    Raises ResdError, saying what to do instead, where the hub cannot be reached.
+    Raises ResdError, saying what to do instead, if the hub cannot be reached.
     """
     load = load or load_part
     rows: Files = defaultdict(list)
@@ -57,13 +57,13 @@ def _chosen(origin: Origin, revisions: Sequence[str]) -> dict[str, str]:
 
 
 def load_part(part: Part, revision: str | None) -> tuple[Iterable[Row], str]:
-    """Rows and commit, with the library `datasets`. Raises ResdError for all that may go wrong."""
+    """Load rows and commit with the library `datasets`. Raises ResdError for any failure."""
     try:
         import datasets
         from huggingface_hub import HfApi
     except ImportError as error:
         raise ResdError(
-            f"{part.repository}: the hub is read by datasets; pip install 'resd[tasks]'"
+            f"{part.repository}: the hub is read with the library datasets; pip install 'resd[tasks]'"
         ) from error
     try:
         commit = str(HfApi().dataset_info(part.repository, revision=revision).sha)

@@ -15,8 +15,8 @@ HUB = "hub"
 class Part:
     """One split of a set on the hub, and where its rows go.
 
-    `revision` is a commit, None where no published work pins one: what was fetched is then recorded. `files`
-    are read as they lie in the repository, for sets that the hub's own loader no longer reads.
+    `revision` is a commit, or None if no published work pins one: the fetched one is then recorded. `files`
+    are read directly from the repository, for sets that the hub's own loader no longer reads.
     """
 
     repository: str
@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A set of a task. `formats` say which rows a path may hold, beside verl's and TRL's columns."""
+    """A set of a task. `formats` describes the rows that a path may contain, besides verl's and TRL's."""
 
     task: str
     set: str
@@ -42,7 +42,7 @@ class Origin:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What `--source` may be, the default first; a path always may."""
+        """The named values of `--source`, the default first; a path is always possible."""
         return (*([GENERATOR] if self.generated else []), *([HUB] if self.parts else []))
 
 

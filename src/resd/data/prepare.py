@@ -24,7 +24,7 @@ ROWS = "rows"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was written: where, how many problems for each split, what of, and the options that read it."""
+    """What was written: where, how many problems per split, its source, and the options that read it."""
 
     folder: Path
     problems: Mapping[str, int]
@@ -34,7 +34,7 @@ class Prepared:
     options: Mapping[str, Any] | None
 
     def lines(self) -> list[str]:
-        """For people."""
+        """A summary to print."""
         counts = ", ".join(f"{count} {split}" for split, count in self.problems.items())
         commits = [f"  {name} at {commit}" for name, commit in self.revisions.items()]
         return [
@@ -47,7 +47,7 @@ class Prepared:
         ]
 
     def _setting(self) -> str:
-        """As an override on the command line. Where the environment looks, there is no need of a path."""
+        """As an override on the command line. The environment's default folder needs no path."""
         found = self.folder == data_home() / self.origin.task and GENERATOR not in self.origin.sources
         options = {**(self.options or {}), **({} if found else {"path": self.folder})}
         listed = ", ".join(f"{key}: {value}" for key, value in options.items())
@@ -67,15 +67,17 @@ def prepare(
     command: str = "",
     load: Load | None = None,
 ) -> Prepared:
-    """Get the rows of a set, check every one, and write them with a record of where they are from.
+    """Get the rows of a set, check every one, and write them with a record of their source.
 
     `source` is "hub", "generator" or a path; `out` is where `environments.load` looks, or any other folder,
-    which is replaced if this has written it. `format_` "verl" and "trl" write parquet of finished prompts.
-    `load` gets the rows of a part of the hub. Raises ResdError for what cannot be had, read or written.
+    which is replaced if this command wrote it. `format_` "verl" and "trl" write parquet of complete prompts.
+    `load` fetches the rows of a part of the hub. Raises ResdError if fetching, reading or writing fails.
     """
     origin = find_origin(task, set_)
     if "path" in (options or {}):
-        raise ResdError("--option path: say where rows are from with --source, and where they go with --out")
+        raise ResdError(
+            "--option path: give the source of the rows with --source, and their destination with --out"
+        )
     source = source or _default_source(origin)
     folder = _folder(origin, out, format_)
     files, commits = _rows(origin, source, revisions, dict(options or {}), load)
@@ -111,7 +113,7 @@ def _folder(origin: Origin, out: Path | None, format_: str) -> Path:
     if format_ not in (ROWS, *FORMATS):
         raise ResdError(f"--format {format_}: choose one of {', '.join((ROWS, *FORMATS))}")
     if out is None and format_ != ROWS:
-        raise ResdError(f"--format {format_}: is for other programs; say where with --out DIR")
+        raise ResdError(f"--format {format_}: is for other programs; give their folder with --out DIR")
     several = len(origins_of(origin.task)) > 1
     home = data_home() / origin.task
     folder = (out or (home / origin.set if several else home)).expanduser().absolute()
@@ -144,7 +146,7 @@ def _replace_rows(
     problems: Mapping[str, Sequence[Problem]],
     format_: str,
 ) -> None:
-    """Finished prompts in place of the rows that they were made of."""
+    """Replace the rows by the complete prompts made from them."""
     truths = ground_truths(task, folder, problems)
     shutil.rmtree(folder)
     folder.mkdir()
@@ -188,7 +190,7 @@ def _record(prepared: Prepared, format_: str, command: str) -> str:
 
 
 def _put(made: Path, folder: Path) -> None:
-    """Rename into place; what was there goes only when the new folder stands."""
+    """Rename into place; the old folder is deleted only when the new one is there."""
     if not folder.exists():
         made.rename(folder)
         return

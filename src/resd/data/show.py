@@ -1,4 +1,4 @@
-"""`resd data show`: one problem, the reply that its environment wants, and what it says of replies."""
+"""`resd data show`: one problem, its reference solution, and the verdicts on replies."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _section(console: Console, title: str, text: str, style: str = "") -> None:
 
 
 def _print(console: Console, text: str, style: str = "") -> None:
-    """As it is: no markup, no colours of rich's own, no line breaks that a pipe would keep."""
+    """Print verbatim: no markup, no highlighting by rich, no wrapping that a pipe would keep."""
     console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
 
 

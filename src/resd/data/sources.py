@@ -20,8 +20,8 @@ from resd.records import ResdError
 def from_path(origin: Origin, path: Path) -> Files:
     """Rows by the file they go to, in the task's own format: "train", "chemistry/test", "multiobj_easy".
 
-    Of a folder, the files whose names say their split; of a file, its rows by their field `split`, or all,
-    where the file's name says it. Raises ResdError for what is not there, or does not say.
+    From a folder, the files whose names say their split; from a file, its rows by their field `split`, or all
+    rows if the file's name says it. Raises ResdError if the path does not exist or the split is not given.
     """
     if not path.exists():
         raise ResdError(f"--source {path}: does not exist; give {_wanted(origin)}")
@@ -41,7 +41,7 @@ def from_path(origin: Origin, path: Path) -> Files:
 
 
 def split_of(row: Row, split: str | None, file: Path) -> str:
-    """What a row says, or the name of its file. Raises ResdError where neither does."""
+    """The split given by a row, or by its file's name. Raises ResdError if neither gives one."""
     said = row.get("split", split)
     if said not in SPLITS:
         raise ResdError(
@@ -84,7 +84,7 @@ def _tapes(environment: Any, problem: Any) -> Row:
 
 
 def _files(origin: Origin, path: Path) -> list[tuple[Path, str | None]]:
-    """(file, split that its name says), None where it says none."""
+    """(file, split given by its name, or None)."""
     patterns = _patterns(origin.task)
     only = "test" if {part.goes_to for part in origin.parts} == {"test"} else None
     if path.is_file():
@@ -105,7 +105,7 @@ def _patterns(task: str) -> Patterns:
 
 
 def named_split(file: Path, patterns: Patterns = SPLITS) -> str | None:
-    """The split that a file's name says: a word of its own, so that HumanEval is no validation file."""
+    """The split given by a file's name, as a separate word: HumanEval is not a validation file."""
     if patterns is not SPLITS:
         return next((s for s, names in patterns.items() if any(file.match(name) for name in names)), None)
     words = set(re.findall(r"[a-z]+", file.stem.lower()))

@@ -12,12 +12,12 @@ from resd.data.convert import as_rows
 from resd.environments.rows import SUFFIXES, Row, read_rows, row_files
 from resd.records import ResdError
 
-# What a row asks, in the words of the tasks and of the sets of the hub.
+# Fields that contain the question, in the tasks' formats and the hub's.
 _QUESTIONS = ("prompt", "question", "Question", "problem", "context", "question_content", "name")
 
 
 def split_tasks(path: Path, test_ratio: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """(train, test) of all rows of a file or folder. Raises ResdError where one would be empty."""
+    """(train, test) of all rows of a file or folder. Raises ResdError if one would be empty."""
     rows = [{k: v for k, v in row.items() if k != "split"} for row in all_rows(path)]
     if not 0 < test_ratio < 1:
         raise ResdError(f"--test-ratio {test_ratio:g}: must lie between 0 and 1")
@@ -31,14 +31,14 @@ def split_tasks(path: Path, test_ratio: float, seed: int) -> tuple[list[Row], li
 
 
 def by_question(rows: Sequence[Row], test_ratio: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """(train, test), in the order of `rows`: rows that ask the same stay on one side."""
+    """(train, test), in the order of `rows`: rows with the same question stay on the same side."""
     questions = sorted({asked(row) for row in rows})
     held = set(Random(seed).sample(questions, round(len(questions) * test_ratio)))
     return [row for row in rows if asked(row) not in held], [row for row in rows if asked(row) in held]
 
 
 def asked(row: Row) -> str:
-    """What a row asks, as text; the whole row where no field is known to say it."""
+    """A row's question as text; the whole row if no known field contains it."""
     known = [row[field] for field in _QUESTIONS if row.get(field)]
     return json.dumps(known or row, sort_keys=True, default=str)
 
@@ -48,7 +48,7 @@ def split_tests(path: Path, seed: int, *, as_released: bool = False) -> tuple[li
 
     The other half is for testing; `as_released` keeps all tests for testing, which then includes what was
     trained on. Tasks with one test, or whose tests are one text, are for testing only. Raises ResdError for
-    rows without tests, and where no task can be divided.
+    rows without tests, and if no task can be split.
     """
     train, test = [], []
     for number, row in enumerate(as_rows("code", all_rows(path), str(path))):
@@ -67,7 +67,7 @@ def split_tests(path: Path, seed: int, *, as_released: bool = False) -> tuple[li
 
 
 def tests_of(row: Row, where: str) -> dict[str, Any]:
-    """`inputs`, `outputs` and what else a row says of its tests; empty where they are a program."""
+    """`inputs`, `outputs` and a row's other fields on its tests; empty if the tests are a program."""
     if "private_test_cases" in row:
         from resd.environments.code.private import decode_private
 
@@ -91,7 +91,7 @@ def _with_tests(row: Row, tests: dict[str, Any], kept: Sequence[int]) -> Row:
 
 
 def write_split(out: Path, train: Sequence[Row], test: Sequence[Row]) -> None:
-    """train.jsonl and test.jsonl in a folder. Raises ResdError where they are already there."""
+    """Write train.jsonl and test.jsonl to a folder. Raises ResdError if they already exist."""
     files = {out / "train.jsonl": train, out / "test.jsonl": test}
     if standing := [file for file in files if file.exists()]:
         raise ResdError(f"--out {out}: {standing[0].name} is already there; choose another folder")
@@ -102,10 +102,10 @@ def write_split(out: Path, train: Sequence[Row], test: Sequence[Row]) -> None:
 
 
 def all_rows(path: Path) -> list[Row]:
-    """The rows of a file, or of all files of a folder. Raises ResdError where there are none."""
+    """The rows of a file, or of all files of a folder. Raises ResdError if there are none."""
     if not path.exists():
         raise ResdError(f"{path}: does not exist; give a file or folder of rows")
     rows = [row for file in ([path] if path.is_file() else row_files(path)) for row in read_rows(file)]
     if not rows:
-        raise ResdError(f"{path}: holds no rows ({', '.join(SUFFIXES)})")
+        raise ResdError(f"{path}: contains no rows ({', '.join(SUFFIXES)})")
     return rows

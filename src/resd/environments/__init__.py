@@ -31,9 +31,9 @@ KNOWN = {
 def load(name: str, path: str | Path | None = None, **options: Any) -> Environment:
     """The environment called `name`: one of `KNOWN`, or "module:name" for one of your own.
 
-    `path` is a file or folder of its data; without it, what `resd data prepare` made is used. `options` go
-    to the factory, which may be a class. What the name stands for may also be an environment that is there
-    already. Raises ResdError for unknown names and options, and for what is no environment.
+    `path` is a file or folder of its data; without it, the data prepared by `resd data prepare` is used.
+    `options` are passed to the factory, which may be a class. The name may also refer to an existing
+    environment object. Raises ResdError for unknown names and options, and for anything but an environment.
     """
     place = KNOWN.get(name, name)
     if ":" not in place:
@@ -49,7 +49,7 @@ def load(name: str, path: str | Path | None = None, **options: Any) -> Environme
 def _as_it_is(name: str, environment: Any, options: Mapping[str, Any]) -> Any:
     if options:
         raise ResdError(
-            f"environment {name}: is made already, and takes no options ({', '.join(options)}); leave "
+            f"environment {name}: is already an object, and takes no options ({', '.join(options)}); leave "
             "environment.options out, or name a class or function"
         )
     return environment
@@ -58,8 +58,8 @@ def _as_it_is(name: str, environment: Any, options: Mapping[str, Any]) -> Any:
 def _made(name: str, factory: Any, options: Mapping[str, Any]) -> Any:
     if not callable(factory):
         raise ResdError(
-            f"environment {name}: is {a_kind(factory)}; name a class, a function that makes an environment, "
-            "or an environment"
+            f"environment {name}: is {a_kind(factory)}; name a class, a function that returns an "
+            "environment, or an environment"
         )
     _check_options(name, factory, options)
     try:
@@ -68,7 +68,7 @@ def _made(name: str, factory: Any, options: Mapping[str, Any]) -> Any:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's class raises
         given = f" (environment.options has {', '.join(options)})" if options else ""
-        raise ResdError(f"environment {name}: cannot be made: {told(error)}{given}") from error
+        raise ResdError(f"environment {name}: cannot be created: {told(error)}{given}") from error
 
 
 def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:

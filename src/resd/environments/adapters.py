@@ -1,11 +1,11 @@
 """Bring your own: reward functions as TRL and verl call them, and functions of a problem and a reply.
 
-A function that only gives a number says nothing of what went wrong. Feedback is then made of the number and
-what was wanted, of the row's `privileged_context` (a column of TRL's SDPO), and of what the function passes
-to `log_extra("feedback", [...])`, which TRL gives it; verl's functions say it as `feedback` in their dict.
+A function that returns only a number does not say what went wrong. Feedback is then built from the number and
+the required one, the row's `privileged_context` (a column of TRL's SDPO), or what the function passes to
+`log_extra("feedback", [...])`, which TRL provides; verl's functions return it as `feedback` in their dict.
 
-A function is tried with an empty reply to the first problem before a run starts. One that raises later must
-not end a run: the reply counts as failed; its feedback and `details["grader_error"]` say why.
+A function is tried with an empty reply to the first problem before a run starts. If it raises later, the run
+goes on: the reply counts as failed; its feedback and `details["grader_error"]` say why.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Score:
-    """What a function said of a reply."""
+    """A function's judgement of a reply."""
 
     reward: float
     feedback: str = ""
@@ -42,7 +42,7 @@ class Score:
 class GradedBy:
     """An environment of problems and one function.
 
-    A reply is solved from a reward of `success_reward_threshold` on (SDPO's word for it).
+    A reply is solved if its reward is at least `success_reward_threshold` (SDPO's name for it).
     """
 
     name: str
@@ -55,7 +55,7 @@ class GradedBy:
         return self.source(split)
 
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
-        """One test: whether the reward is high enough. A function that raises has failed the reply."""
+        """One test: whether the reward is high enough. If the function raises, the reply has failed."""
         try:
             score = self.score(problem, response)
         except (Exception, SystemExit) as error:  # whatever a user's function raises
@@ -68,7 +68,7 @@ class GradedBy:
         return Verdict(score.reward, 0, 1, score.feedback.strip() or wanted, score.details)
 
     def tried(self, split: str = "train") -> Self:
-        """Itself, after an empty reply to the first problem. Raises ResdError where the function fails."""
+        """Returns self after grading an empty reply to the first problem. Raises ResdError if that fails."""
         for problem in problems_of(self, split)[:1]:
             try:
                 self.score(problem, "")
@@ -77,14 +77,14 @@ class GradedBy:
             except (Exception, SystemExit) as error:
                 raise ResdError(
                     f"{self.name}: fails on an empty reply to problem {problem.id} ({told(error)}); a model "
-                    "will give one sooner or later, so mend the function"
+                    "will give one sooner or later, so fix the function"
                 ) from error
         return self
 
 
 @dataclass(frozen=True)
 class GradedAtOnce(GradedBy):
-    """One whose function waits for a server: `workers` threads may call it at once."""
+    """For functions that wait for a server: `workers` threads may call it in parallel."""
 
     workers: int = 2
 
@@ -159,7 +159,7 @@ def trl(
 def _trl_columns(
     row: Mapping[str, Any], text: str, response: Response | str, said: list[str]
 ) -> dict[str, Any]:
-    """What TRL gives a reward function, for a batch of one. `said` collects what is logged as feedback."""
+    """The arguments of a TRL reward function, for a batch of one. `said` collects logged feedback."""
 
     def log_extra(column: str, values: Sequence[Any]) -> None:
         if column == "feedback":
@@ -225,7 +225,7 @@ def graded_by(
     if workers == 1:
         return GradedBy(name, source, score, threshold).tried()
     if workers < 1:
-        raise ResdError(f"{name}: workers {workers}: at least one has to call the function")
+        raise ResdError(f"{name}: workers {workers}: at least one is needed")
     return GradedAtOnce(name, source, score, threshold, workers).tried()
 
 
@@ -276,7 +276,7 @@ def _function(place: str | Function) -> Function:
 
 
 def _call(function: Function, columns: Mapping[str, Any], arguments: Mapping[str, Any] | None = None) -> Any:
-    """With those of the columns that it takes and all arguments, and awaited where it is async."""
+    """Call it with all arguments and the columns that it accepts; await the result if it is async."""
     arguments = arguments or {}
     parameters = inspect.signature(function).parameters.values()
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
@@ -288,7 +288,7 @@ def _call(function: Function, columns: Mapping[str, Any], arguments: Mapping[str
             )
     given = {**columns, **arguments}
     if lacking := [p.name for p in parameters if p.name not in given and _is_required(p)]:
-        raise ResdError(f"{_name(function)}: takes {', '.join(lacking)}, which is no column of the rows")
+        raise ResdError(f"{_name(function)}: takes {', '.join(lacking)}, which is not a column of the rows")
     return _settled(function(**given))
 
 
@@ -298,7 +298,7 @@ def _is_required(parameter: inspect.Parameter) -> bool:
 
 
 def _settled(said: Any) -> Any:
-    """What a function returned, awaited where it is async."""
+    """What a function returned, awaited if it is async."""
 
     async def awaited() -> Any:
         return await said
@@ -332,5 +332,5 @@ def _name(function: Function) -> str:
 
 
 def _told(error: BaseException) -> str:
-    """Without the place: a model reads it as feedback."""
+    """The exception without its location: a model reads it as feedback."""
     return f"{type(error).__name__}: {error}".split("\n")[0]

@@ -1,7 +1,7 @@
-"""What graders of short answers share: where an answer stands, what is said when there is none, rows' fields.
+"""Shared by graders of short answers: finding the answer, feedback if there is none, fields of rows.
 
-An answer stands in the last `<answer>` element after the thinking. Where a reply has none, the feedback says
-why: its thought never ended, it was cut off, the element was never closed, or there is none.
+The answer is the last `<answer>` element after the thinking. If a reply has none, the feedback says why: its
+thought never ended, it was cut off, the element was never closed, or there is none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KEPT = 500  # characters of an answer in a verdict's details
 
 
 def last_answer(text: str) -> str | None:
-    """What stands in the last complete `<answer>` element, stripped; of nested ones, in the inner one."""
+    """The content of the last complete `<answer>` element, stripped; of nested ones, the inner one's."""
     end = text.rfind(CLOSE)
     start = text.rfind(OPEN, 0, end) if end >= 0 else -1
     if start < 0:
@@ -38,13 +38,13 @@ def unreadable(response: Response | str, total: int, feedback: str) -> Verdict:
 
 
 def details(response: Response | str, answer: str | None) -> dict[str, Any]:
-    """What verdicts keep beside the feedback. `answer` is what was read, None where nothing could be."""
+    """What verdicts keep beside the feedback. `answer` is None if none could be read."""
     kept = None if answer is None else clip(answer, _KEPT)
     return {"incorrect_format": answer is None, "truncated": was_cut_off(response), "answer": kept}
 
 
 def was_cut_off(response: Response | str) -> bool:
-    """Whether the length limit ended the reply. Of text alone this is not known."""
+    """Whether the length limit ended the reply; unknown, and so False, for plain text."""
     return isinstance(response, Response) and response.finish_reason == "length"
 
 
@@ -57,7 +57,7 @@ def text_of(row: Mapping[str, Any], key: str, where: str) -> str:
     """A field of a row. Raises ResdError where it holds no text."""
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise ResdError(f"row {where}: {key!r} holds no text; give each row one")
+        raise ResdError(f"row {where}: {key!r} contains no text; every row needs it")
     return value
 
 
@@ -65,7 +65,7 @@ def wanted(problem: Problem, task: str) -> Mapping[str, Any]:
     """The metadata of a problem of `task`. Raises ResdError for a problem of another environment."""
     metadata: Mapping[str, Any] = problem.metadata
     if metadata.get("task") != task:
-        raise ResdError(f"problem {problem.id}: is none of {task}; grade it with its own environment")
+        raise ResdError(f"problem {problem.id}: does not belong to {task}; grade it with its own environment")
     return metadata
 
 

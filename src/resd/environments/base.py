@@ -1,4 +1,4 @@
-"""The protocol of an environment: problems, and a grader with something to say."""
+"""The protocol of an environment: problems, and a grader that gives feedback."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Environment(Protocol):
         ...
 
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
-        """Judge one reply. Never raises because of what the reply holds."""
+        """Grade one reply. Never raises because of the reply's content."""
         ...
 
 
 @runtime_checkable
 class ParallelEnvironment(Environment, Protocol):
-    """One whose graders wait for other processes: `workers` threads may call `grade` at once."""
+    """For graders that wait for other processes: `workers` threads may call `grade` in parallel."""
 
     @property
     def workers(self) -> int: ...
@@ -34,10 +34,10 @@ class ParallelEnvironment(Environment, Protocol):
 
 @runtime_checkable
 class KnowsSolutions(Protocol):
-    """An environment that can show what it wants."""
+    """An environment that knows reference solutions."""
 
     def solution(self, problem: Problem) -> str | None:
-        """A reply that earns the full reward; None where none is known."""
+        """A reply that earns the full reward; None if none is known."""
         ...
 
 
@@ -47,5 +47,5 @@ def reply_text(response: Response | str) -> str:
 
 
 def answer_text(response: Response | str) -> str:
-    """What a grader reads: the reply without its thinking; "" where a thought never ended."""
+    """What a grader reads: the reply without its thinking; "" if a thought never ended."""
     return strip_thinking(reply_text(response))

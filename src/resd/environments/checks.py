@@ -1,7 +1,7 @@
-"""Whether an environment, its problems and its verdicts are what a run needs.
+"""Checks that an environment, its problems and its verdicts are valid.
 
-A run asks for problems by `problems_of` and for verdicts by `judge`, whatever the environment: a reward that
-is no number, or text that cannot be written, would else end it far from the cause, or spread in silence.
+A run gets all problems from `problems_of` and all verdicts from `judge`. Otherwise a reward that is not a
+number, or text that cannot be written, would end the run far from the cause, or spread silently.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _EMPTY = Response("", "", (), (), "stop")
 
 
 def is_environment(thing: Any) -> bool:
-    """Whether it is meant as one already, rather than a class or function that makes one."""
+    """Whether it is an environment object, rather than a class or function that creates one."""
     return not inspect.isclass(thing) and any(callable(getattr(thing, name, None)) for name in _CALLS)
 
 
 def check_environment(place: str, environment: Any) -> Environment:
-    """Itself. Raises ResdError for one without a name, or whose methods cannot be called as a run does."""
+    """Returns it. Raises ResdError if it has no name, or its methods cannot be called as a run calls them."""
     if environment is None or inspect.isclass(environment):
         made = f"the class {environment.__name__}" if environment else "None"
-        raise ResdError(f"environment {place}: makes {made}; return an object with problems and grade")
+        raise ResdError(f"environment {place}: creates {made}; return an object with problems and grade")
     where = f"environment {place}: {a_kind(environment)}"
     for method, words in _CALLS.items():
         _check_call(where, getattr(environment, method, None), f"{method}({', '.join(words)})", len(words))
@@ -60,7 +60,7 @@ def _check_call(where: str, method: Any, call: str, arguments: int) -> None:
 
 
 def problems_of(environment: Environment, split: str) -> list[Problem]:
-    """The problems of a split. Raises ResdError, naming it, for one that a model cannot be asked."""
+    """The problems of a split. Raises ResdError, naming the problem, for one that is not valid."""
     where = f"environment {environment.name}: problems({split!r})"
     try:
         given: Any = environment.problems(split)
@@ -69,22 +69,22 @@ def problems_of(environment: Environment, split: str) -> list[Problem]:
             or not hasattr(given, "__getitem__")
             or isinstance(given, Mapping | str)
         ):
-            raise ResdError(f"{where} gives {a_kind(given)}; return a list of problems")
+            raise ResdError(f"{where} returns {a_kind(given)}; return a list of problems")
         problems = [_problem(problem, f"{where}[{place}]") for place, problem in enumerate(given)]
     except ResdError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's method raises
-        raise ResdError(f"{where} fails ({told(error)}); mend it") from error
+        raise ResdError(f"{where} fails ({told(error)}); fix it") from error
     ids: set[str] = set()
     for problem in problems:
         if problem.id in ids:
-            raise ResdError(f"{where} gives two problems with the id {problem.id!r}; give each its own")
+            raise ResdError(f"{where} returns two problems with the id {problem.id!r}; ids must be unique")
         ids.add(problem.id)
     return problems
 
 
 def _problem(problem: Any, where: str) -> Problem:
-    """Itself, its messages such that a tokenizer takes them."""
+    """Returns the problem, with messages in a form that a tokenizer accepts."""
     if not isinstance(problem, Problem):
         raise ResdError(f"{where} is {a_kind(problem)}; make a resd.records.Problem of it")
     messages: Any = problem.messages
@@ -102,7 +102,7 @@ def _id_fault(id_: Any) -> str:
 
 
 def _messages_fault(messages: Any) -> str:
-    """What is wrong with them, "" for nothing."""
+    """What is wrong with the messages; "" if nothing."""
     form = 'write ({"role": "user", "content": text},)'
     if not isinstance(messages, list | tuple):
         return f"its messages are {a_kind(messages)}; {form}"
@@ -119,15 +119,15 @@ def _messages_fault(messages: Any) -> str:
 
 
 def judge(environment: Environment, problem: Problem, response: Response | str) -> Verdict:
-    """The verdict on a reply, its numbers Python's own. What is said of a success is dropped.
+    """The verdict on a reply, with Python's own numbers. Feedback on a success is dropped.
 
-    Raises ResdError, naming environment and problem, where `grade` raises or gives no verdict.
+    Raises ResdError, naming environment and problem, if `grade` raises or does not return a verdict.
     """
     return _judged(environment, problem, response, "a reply", "a run then goes on with --resume")
 
 
 def try_grading(environment: Environment, problem: Problem) -> None:
-    """Grade an empty reply. Raises ResdError, before anything is generated, where that gives no verdict."""
+    """Grade an empty reply before anything is generated. Raises ResdError if that gives no verdict."""
     _judged(environment, problem, _EMPTY, "an empty reply", "a model will give one sooner or later")
 
 
@@ -143,15 +143,15 @@ def _judged(
     except _NoVerdictError as error:
         raise ResdError(f"{where} gives no verdict on {reply}: {error}; {why}") from error
     except (Exception, SystemExit) as error:  # whatever a user's grader raises
-        raise ResdError(f"{where} fails on {reply} ({told(error)}); mend it: {why}") from error
+        raise ResdError(f"{where} fails on {reply} ({told(error)}); fix it: {why}") from error
 
 
 class _NoVerdictError(Exception):
-    """What is wrong with what was returned."""
+    """The returned value is not a valid verdict; the message says why."""
 
 
 def _checked(said: Any, name: str, problem: str) -> Verdict:
-    """One with finite numbers, a test at least, and feedback on failures alone."""
+    """A verdict with finite numbers, at least one test, and feedback only on failures."""
     if not isinstance(said, Verdict):
         raise _NoVerdictError(_returned(said))
     verdict = said if _is_plain(said) else _plain(said)
@@ -160,14 +160,14 @@ def _checked(said: Any, name: str, problem: str) -> Verdict:
     if not verdict.feedback:
         _warn(
             name,
-            "a failed reply to problem %s has no feedback: a teacher is not told what was wrong",
+            "a failed reply to problem %s has no feedback: the teacher cannot see what was wrong",
             problem,
         )
     return verdict
 
 
 def _solved(verdict: Verdict, name: str, problem: str) -> Verdict:
-    """Rewards may have any scale, and lengths may be punished: low ones alone contradict nothing."""
+    """Rewards may have any scale, and lengths may be penalized: a low reward alone is not a contradiction."""
     if verdict.reward > 0:
         return replace(verdict, feedback="") if verdict.feedback else verdict
     said = f"passed {verdict.passed} of {verdict.total} tests, with reward {verdict.reward:g}"
@@ -180,7 +180,7 @@ def _solved(verdict: Verdict, name: str, problem: str) -> Verdict:
 
 
 def _is_plain(verdict: Verdict) -> bool:
-    """Whether nothing need be changed: almost always, and there are millions."""
+    """Whether nothing needs converting: almost always so, which matters with millions of verdicts."""
     return (
         type(verdict.reward) is float
         and type(verdict.passed) is int
@@ -193,7 +193,7 @@ def _is_plain(verdict: Verdict) -> bool:
 
 
 def _plain(verdict: Verdict) -> Verdict:
-    """With numbers of numpy and torch as Python's, and text that can be written."""
+    """Convert numbers of numpy and torch to Python's, and make text writable."""
     reward = _field("reward", verdict.reward)
     passed, total = _count("passed", verdict.passed), _count("total", verdict.total)
     if not 0 <= passed <= total or total < 1:
@@ -220,7 +220,7 @@ def _field(name: str, value: Any) -> float:
 
 
 def finite(value: Any) -> float:
-    """As Python's number, of one of numpy or torch too. Raises ValueError, saying what it is, for no such."""
+    """A number, including those of numpy and torch, as Python's. Raises ValueError for anything else."""
     if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
         raise ValueError(a_kind(value))
     try:
@@ -233,7 +233,7 @@ def finite(value: Any) -> float:
 
 
 def writable(text: str) -> str:
-    """Text that UTF-8 has: halves of a character are joined, and lone ones become U+FFFD."""
+    """Text that UTF-8 can encode: surrogate pairs are joined, and lone surrogates become U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -242,7 +242,7 @@ def writable(text: str) -> str:
 
 
 def a_kind(thing: Any) -> str:
-    """A value by its kind, as in "a dict"."""
+    """The kind of a value, such as "a dict"."""
     if thing is None:
         return "None"
     kind = type(thing).__name__
@@ -257,7 +257,7 @@ def _returned(said: Any) -> str:
 
 
 def _warn(name: str, said: str, problem: str) -> None:
-    """Once for each environment: there are millions of replies."""
+    """Warn once per environment: there are millions of replies."""
     if (name, said) not in _warned:
         _warned.add((name, said))
         _log.warning(f"environment %s: {said}", name, problem)

@@ -1,4 +1,4 @@
-"""Whether two mathematical expressions are equal, asked of a process that can be killed.
+"""Whether two mathematical expressions are equal, decided in a process that can be killed.
 
 `math-verify` reads LaTeX and compares with sympy, which computes what it reads: 9^{9^{9^9}} never ends, and
 neither a thread nor a signal handler can stop it. It therefore works in a process of its own, under limits of
@@ -29,16 +29,16 @@ _START_SECONDS = 120.0
 
 
 class Comparer:
-    """Asks idle processes, and starts one where none is idle: as many as there are threads that ask."""
+    """Uses idle processes and starts one if none is idle, up to one per calling thread."""
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS) -> None:
         if importlib.util.find_spec("math_verify") is None:
-            raise ResdError("math: answers are compared by math-verify; pip install 'resd[tasks]'")
+            raise ResdError("math: answers are compared with math-verify; pip install 'resd[tasks]'")
         self._cpu_seconds = cpu_seconds
         self._idle: list[_Process] = []
 
     def equal(self, expected: str, answer: str) -> bool | None:
-        """Whether two LaTeX expressions are equal; None where that took too much time or memory."""
+        """Whether two LaTeX expressions are equal; None if that took too much time or memory."""
         while True:
             process, fresh = self._process()
             try:
@@ -85,7 +85,7 @@ class _Process:
             raise ResdError("math: the process that compares answers did not start; check math-verify")
 
     def ask(self, expected: str, answer: str) -> bool | None:
-        """As `Comparer.equal`. Raises _EndedError, with the process stopped, where it gave no reply."""
+        """Like `Comparer.equal`. Stops the process and raises _EndedError if it gave no reply."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps([expected, answer]).encode() + b"\n")
@@ -100,7 +100,7 @@ class _Process:
         return result
 
     def _line(self, seconds: float) -> bytes | None:
-        """What the process says next; None where it ends or says nothing for so long."""
+        """The process's next line; None if it ends or writes nothing within `seconds`."""
         assert self._process.stdout is not None
         output = self._process.stdout.fileno()
         poll = select.poll()
@@ -116,7 +116,7 @@ class _Process:
 
 
 def _environment() -> dict[str, str]:
-    """What an interpreter may need to find its libraries, and none of our secrets."""
+    """The variables that an interpreter may need to find its libraries, without our secrets."""
     return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
 
 
@@ -126,7 +126,7 @@ def _stopped(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """The process: one pair a line, one verdict a line, until the input ends."""
+    """The process: reads one pair per line and writes one verdict per line, until the input ends."""
     import logging
     import resource
     import signal

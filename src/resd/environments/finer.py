@@ -90,7 +90,7 @@ def read_tags(answer: str) -> list[str]:
 
 
 def wrong_positions(given: Sequence[str], target: Sequence[str]) -> list[int]:
-    """Positions, from 0, whose tag is not the target's but for upper and lower case."""
+    """Positions, from 0, whose tag differs from the target's, ignoring case."""
     return [i for i, tag in enumerate(target) if i >= len(given) or given[i].lower() != tag.strip().lower()]
 
 
@@ -100,11 +100,13 @@ def _problem(where: str, row: Row) -> Problem:
     options = _options(head)
     asked = [(m["entity"], m["sentence"].removesuffix("?").strip()) for m in _QUESTION.finditer(questions)]
     if not found or not options or not asked:
-        raise ResdError(f"row {where}: 'context' is no FiNER question (options, then numbered questions)")
+        raise ResdError(f"row {where}: 'context' is not a FiNER question (options, then numbered questions)")
     if len(asked) != len(target):
         raise ResdError(f"row {where}: has {len(asked)} questions and {len(target)} tags in 'target'")
     if unknown := [tag for tag in target if tag not in options]:
-        raise ResdError(f"row {where}: the tag {clip(unknown[0], 80)!r} of 'target' is none of the options")
+        raise ResdError(
+            f"row {where}: the tag {clip(unknown[0], 80)!r} of 'target' is not one of the options"
+        )
     metadata = {
         "task": "finer",
         "entities": tuple(entity for entity, _ in asked),
@@ -170,7 +172,7 @@ def _position(metadata: Mapping[str, Any], given: Sequence[str], i: int, reveal:
 
 
 def _excerpt(sentence: str, entity: str) -> str:
-    """The words around an entity, which stands between blanks."""
+    """The words around an entity, which is delimited by blanks."""
     at = max(f" {sentence} ".find(f" {entity} "), 0)
     start, end = max(at - _AROUND, 0), at + min(len(entity), 40) + _AROUND
     return ("..." if start else "") + sentence[start:end] + ("..." if end < len(sentence) else "")

@@ -42,9 +42,9 @@ _NUMBER = re.compile(
 class Formula:
     """One number, to two decimals.
 
-    Right is what is within half a cent of the target: the target itself, and whatever rounds to it. (The
-    published grader wants both sides, evaluated, to be equal.) Thousands may be set off by commas; a dollar
-    or per cent sign is left out of account, so that 15% reads as 15.
+    An answer within half a cent of the target, i.e. one that rounds to it, is right. (The published grader
+    evaluates both sides and requires equality.) Thousands may be separated by commas; dollar and per cent
+    signs are ignored, so that 15% reads as 15.
     """
 
     path: str | Path | None = None
@@ -79,7 +79,7 @@ class Formula:
 
 
 def read_number(answer: str) -> Decimal | None:
-    """A number as reports write them, None for anything else, expressions included."""
+    """A number as written in reports; None for anything else, including expressions."""
     if len(answer) > _MAX_NUMBER:
         return None
     match = _NUMBER.fullmatch(answer.strip().replace("\u2212", "-"))
@@ -93,9 +93,9 @@ def _problem(where: str, row: Row) -> Problem:
     context, target = text_of(row, "context", where), text_of(row, "target", where).strip()
     match = _QUESTION.fullmatch(context.strip())
     if match is None:
-        raise ResdError(f"row {where}: 'context' is no Formula question (formula, explanation, question)")
+        raise ResdError(f"row {where}: 'context' is not a Formula question (formula, explanation, question)")
     if read_number(target) is None:
-        raise ResdError(f"row {where}: 'target' {clip(target, 80)!r} is no number")
+        raise ResdError(f"row {where}: 'target' {clip(target, 80)!r} is not a number")
     parts = [
         "Use the formula to answer the question. If its result is a percentage or a ratio, give the number "
         "that the formula itself yields. Leave out signs of currency and per cent.",

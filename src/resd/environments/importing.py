@@ -1,4 +1,4 @@
-"""What a user's code is called by, "module:name", and what is said where it cannot be had."""
+"""Imports a user's code by "module:name", with clear errors if that fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from resd.records import ResdError
 
-# Frames below these are not the user's: a place in them would not say what to mend.
+# Frames below these are not the user's: a location in them would not say what to fix.
 _NOT_THEIRS = tuple(
     f"{folder}{os.sep}"
     for folder in (
@@ -24,7 +24,7 @@ _NOT_THEIRS = tuple(
 
 
 def imported(module: str, attribute: str) -> Any:
-    """From a module that is installed, or lies in the current folder; its path, as tasks/sums.py, will do.
+    """Import from a module that is installed or in the current folder, or a path such as tasks/sums.py.
 
     Raises ResdError, whatever the module raises.
     """
@@ -39,7 +39,7 @@ def imported(module: str, attribute: str) -> Any:
     except ResdError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's module raises
-        why = _hidden(module) or f"{module} cannot be imported ({told(error)}); mend or install it"
+        why = _hidden(module) or f"{module} cannot be imported ({told(error)}); fix or install it"
         raise ResdError(f"{where}: {why}") from error
     try:
         return getattr(found, attribute)
@@ -48,7 +48,7 @@ def imported(module: str, attribute: str) -> Any:
 
 
 def told(error: BaseException) -> str:
-    """An exception on one line, with the place in the user's own code that it comes from."""
+    """An exception on one line, with the location in the user's own code that it comes from."""
     said = next(iter(str(error).strip().splitlines()), "")
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if not _is_elsewhere(frame.filename)
@@ -62,7 +62,7 @@ def _is_elsewhere(file: str) -> bool:
 
 
 def _dotted(module: str, attribute: str, where: str) -> str:
-    """A module's name as Python has it, of the path of a file as well."""
+    """A module's dotted name, also if given as the path of a file."""
     if not module.endswith(".py") and "/" not in module:
         return module
     file = Path(os.path.abspath(module)).with_suffix(".py")
@@ -70,12 +70,12 @@ def _dotted(module: str, attribute: str, where: str) -> str:
         raise ResdError(f"{where}: there is no file {file}; write module:name, as in sums:Sums")
     if not file.is_relative_to(Path.cwd()):
         meant = f"{file.stem}:{attribute}"
-        raise ResdError(f"{where}: is not below the current folder; start in {file.parent}, with {meant}")
+        raise ResdError(f"{where}: is not in the current folder; start in {file.parent}, with {meant}")
     return ".".join(file.relative_to(Path.cwd()).with_suffix("").parts)
 
 
 def _hidden(module: str) -> str:
-    """What is said where a file here has the name of another module, found in its place; else ""."""
+    """The message if a file here is hidden by another module of the same name; else ""."""
     first = module.partition(".")[0]
     found, here = sys.modules.get(first), Path.cwd()
     mine = next((path for path in (here / f"{first}.py", here / first) if path.exists()), None)

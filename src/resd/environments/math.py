@@ -26,10 +26,10 @@ _FORM = r"Give the final answer alone, as \boxed{answer}."
 class Math:
     r"""One answer, right or wrong.
 
-    Rows have a question (`problem`, `question` or `prompt`) and an `answer`, of which the last \boxed{} or
-    what follows #### counts where it has one, or a `solution` with a \boxed{}: MATH, GSM8K, AIME and the
-    like. `reveal_answer` lets the feedback name the right answer; off by default, as published. `workers`
-    threads compare answers at once, each with a process of its own. A problem's metadata hold its target.
+    Rows have a question (`problem`, `question` or `prompt`) and an `answer` (if present, its last \boxed{} or
+    what follows #### counts) or a `solution` with a \boxed{}: MATH, GSM8K, AIME and the like. `reveal_answer`
+    lets the feedback name the right answer; off by default, as published. `workers` threads compare answers
+    in parallel, each with its own process. A problem's metadata contains its target.
     """
 
     path: str | Path | None = None
@@ -70,7 +70,7 @@ class Math:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What the last complete \boxed{} holds, stripped; of nested ones, the inner one. None without one."""
+    r"""The content of the last complete \boxed{}, stripped; the inner one if nested. None without one."""
     stack: list[int | None] = []  # where the content of each open \boxed begins; None for other braces
     last: tuple[int, int] | None = None
     for brace in _BRACES.finditer(text):

@@ -40,10 +40,10 @@ _INCORRECT = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
 @dataclass(frozen=True)
 class MultipleChoice:
-    """One right option. The text of a row is kept; what is asked for, and which letters there are, is ours.
+    """One right option. The text of a row is kept; the request for an answer and its letters are ours.
 
-    `domain` keeps, of a folder, the rows below the folder of that name, as SciKnowEval has one for each
-    science. `seed` shuffles the options of GPQA, whose right answer comes first. `reveal_answer` lets the
+    `domain` keeps only the rows in the subfolder of that name; SciKnowEval has one for each science. `seed`
+    shuffles the options of GPQA, whose right answer comes first. `reveal_answer` lets the
     feedback name the right option. `strict` reads replies as the published grader does. A problem's metadata
     hold its options, in order, and the letter of its target.
     """
@@ -117,7 +117,7 @@ def _known(letter: str, options: Sequence[str]) -> str | None:
 
 
 def _strict_answer(text: str) -> str:
-    """The published reading: after the last opening tag, up to a closing one where there is one."""
+    """The published reading: after the last opening tag, up to a closing one if there is one."""
     return text.rpartition(OPEN)[2].partition(CLOSE)[0].strip()
 
 
@@ -125,7 +125,7 @@ def _problem(where: str, row: Row, seed: int) -> Problem:
     question, options, target = _parts(where, row, seed)
     letters = _letters(options)
     if target not in letters:
-        raise ResdError(f"row {where}: the answer {target!r} is none of its options {', '.join(letters)}")
+        raise ResdError(f"row {where}: the answer {target!r} is not one of its options {', '.join(letters)}")
     listed = "\n".join(f"{letter}: {option}" for letter, option in zip(letters, options, strict=True))
     text = (
         f"{question}\n\n{listed}\n\nExactly one of these options is right. Think it through. {_form(options)}"
@@ -159,7 +159,7 @@ def _sciknoweval(where: str, row: Row) -> tuple[str, list[str], str]:
             options[-1] += f"\n{line}" if options[-1] else line
     if not found or not question.strip() or len(options) < 2:
         raise ResdError(
-            f"row {where}: 'prompt' is no question with options below it (lines that begin with A:, B:, ...)"
+            f"row {where}: 'prompt' is not a question with options below (lines that begin with A:, B:, ...)"
         )
     return question.strip(), [option.strip() for option in options], text_of(row, "answer", where).strip()
 
@@ -167,14 +167,16 @@ def _sciknoweval(where: str, row: Row) -> tuple[str, list[str], str]:
 def _mmlu_pro(where: str, row: Row) -> tuple[str, list[str], str]:
     options = row["options"]
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        raise ResdError(f"row {where}: 'options' is no list of texts")
+        raise ResdError(f"row {where}: 'options' is not a list of texts")
     if not 2 <= len(options) <= len(ascii_uppercase):
         raise ResdError(f"row {where}: has {len(options)} options; give 2 to {len(ascii_uppercase)}")
     if "answer" in row:
         return text_of(row, "question", where), options, text_of(row, "answer", where).strip()
     index = row.get("answer_index")
     if type(index) is not int or not 0 <= index < len(options):
-        raise ResdError(f"row {where}: has no 'answer' and its 'answer_index' {index!r} is no option's")
+        raise ResdError(
+            f"row {where}: has no 'answer' and its 'answer_index' {index!r} does not name an option"
+        )
     return text_of(row, "question", where), options, ascii_uppercase[index]
 
 

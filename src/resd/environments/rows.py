@@ -1,7 +1,7 @@
-"""Rows of a task's data: where they lie, and how a split is found in a file or folder.
+"""Rows of a task's data: where they are, and how a split is found in a file or folder.
 
-A task reads JSON Lines, JSON (an array, or one object a line) and parquet. Its rows come from the path that
-it is given, or from the copy that `resd data prepare` made.
+A task reads JSON Lines, JSON (an array, or one object per line) and parquet. Its rows come from the given
+path, or from the copy made by `resd data prepare`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def read_rows(file: Path) -> list[Row]:
     if file.suffix == ".parquet":
         return _read_parquet(file)
     if file.suffix not in SUFFIXES:
-        raise ResdError(f"{file}: is no file of rows ({', '.join(SUFFIXES)}); unpack or convert it")
+        raise ResdError(f"{file}: is not a file of rows ({', '.join(SUFFIXES)}); unpack or convert it")
     try:
         text = file.read_text(encoding="utf-8-sig")  # Windows writes a mark of byte order first
     except (OSError, UnicodeDecodeError) as error:
@@ -155,7 +155,7 @@ def _read_parquet(file: Path) -> list[Row]:
     try:
         rows: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
     except (OSError, pyarrow.lib.ArrowException) as error:
-        raise ResdError(f"{file}: is no parquet file that can be read ({error})") from error
+        raise ResdError(f"{file}: is not a readable parquet file ({error})") from error
     return rows
 
 
@@ -169,7 +169,7 @@ def _parsed(text: str, where: str) -> Any:
 
 def _checked(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise ResdError(f"{where}: is no JSON object, and a row has to be one")
+        raise ResdError(f"{where}: is not a JSON object, and a row must be one")
     return row
 
 

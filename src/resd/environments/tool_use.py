@@ -200,10 +200,10 @@ def _gold(where: str, answer: str) -> list[Call]:
         calls = [(one["Action"], _DECODER.decode(one["Action_Input"])) for one in listed]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ResdError(
-            f"row {where}: 'answer' is no JSON list of {{Action, Action_Input}} with JSON texts as inputs"
+            f"row {where}: 'answer' is not a JSON list of {{Action, Action_Input}} with JSON texts as inputs"
         ) from error
     if not calls or not all(isinstance(name, str) and isinstance(value, dict) for name, value in calls):
-        raise ResdError(f"row {where}: 'answer' names no calls, or inputs that are no JSON objects")
+        raise ResdError(f"row {where}: 'answer' names no calls, or inputs that are not JSON objects")
     return [Call(_tool(name), value, optional=name.startswith(_OPTIONAL)) for name, value in calls]
 
 

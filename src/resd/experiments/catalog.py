@@ -296,7 +296,7 @@ CREDITS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def _poisoned(faults: dict[str, tuple[str, Faults]]) -> tuple[Variant, ...]:
-    """Each fault with each way to find it out."""
+    """Each fault with each method of detecting it."""
     return tuple(
         Variant(
             f"{fault}_{credit}",
@@ -468,7 +468,7 @@ EXPERIMENTS = (
 
 
 def find(name: str) -> Experiment:
-    """Raises ResdError, with the names that there are."""
+    """The experiment with this name. Raises ResdError, listing the known names, if there is none."""
     for experiment in EXPERIMENTS:
         if experiment.name == name:
             return experiment

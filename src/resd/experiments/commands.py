@@ -1,4 +1,4 @@
-"""The commands below `resd experiment`, and their options. No torch here: the runs are other processes'."""
+"""The subcommands of `resd experiment`. This module does not import torch: runs are separate processes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def list_all(_: argparse.Namespace) -> None:
 
 
 def run_experiment(args: argparse.Namespace) -> None:
-    """Run what is not done yet, then collect. Exits with 1 if a run failed, with 130 where it was stopped."""
+    """Run unfinished jobs, then collect. Exits with 1 if a run failed, with 130 if it was stopped."""
     experiment, width = find(args.name), _positive("--jobs", args.jobs)
     root = args.output or Path("runs/experiments") / experiment.name
     results = args.results or root / "results.json"
@@ -107,7 +107,7 @@ def write_docs(args: argparse.Namespace) -> None:
 
 
 def _results_file(name: str) -> Path:
-    """Raises ResdError where there is none."""
+    """The results file. Raises ResdError if there is none."""
     places = [
         Path(name),
         Path("runs/experiments", name, "results.json"),
@@ -134,7 +134,7 @@ def _jobs(args: argparse.Namespace, experiment: Experiment, root: Path) -> list[
 
 
 def _check(jobs: Sequence[Job]) -> None:
-    """Raises ResdError for settings that cannot be, before the first run begins."""
+    """Raises ResdError for invalid settings before the first run begins."""
     from resd.config import load_config
     from resd.training.plan import check_run
 
@@ -143,7 +143,7 @@ def _check(jobs: Sequence[Job]) -> None:
 
 
 def spoken(args: argparse.Namespace) -> str:
-    """The command without what is particular to a machine: its folders and files."""
+    """The command without machine-specific folders and files."""
     words = ["resd experiment run", args.name, *args.overrides, f"--seeds {args.seeds}"]
     words += [f"--updates {args.updates}"] if args.updates is not None else []
     words += [f"--only {args.only}"] if args.only else []
@@ -152,11 +152,13 @@ def spoken(args: argparse.Namespace) -> str:
 
 
 def recipe() -> str:
-    """The lab's. Raises ResdError where there is none, as without a clone of the repository."""
+    """The lab's recipe. Raises ResdError if it does not exist, as outside a clone of the repository."""
     for path in (RECIPE, REPOSITORY / RECIPE):
         if path.is_file():
             return str(path)
-    raise ResdError(f"{RECIPE}: is not here; name a recipe with --config, or work in a clone of the project")
+    raise ResdError(
+        f"{RECIPE}: does not exist; give a recipe with --config, or work in a clone of the project"
+    )
 
 
 def _seeds(text: str) -> list[int]:
@@ -174,7 +176,7 @@ def _positive(option: str, value: int) -> int:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Being asked to end is like Ctrl-C: time limits of batch systems come as SIGTERM."""
+    """Treat SIGTERM like Ctrl-C: batch systems send it at the time limit."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -17,7 +17,7 @@ Measure = Literal["", "skills", "counts", "discovery"]
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run, as `key=value` settings over those of the experiment, and why it is there.
+    """One way to run, as `key=value` settings on top of the experiment's, and the reason for it.
 
     `label` is its name in tables; variants of one `group` share a table and a figure. With `seed` it is run
     once, with that seed; `after` names a variant whose result it needs.
@@ -59,7 +59,7 @@ class Experiment:
     curves: bool = True
 
     def variant(self, name: str) -> Variant:
-        """Raises ResdError, with the names that there are."""
+        """The variant. Raises ResdError, listing the known names, if there is none."""
         for variant in self.variants:
             if variant.name == name:
                 return variant
@@ -67,7 +67,7 @@ class Experiment:
         raise ResdError(f"experiment {self.name}: has no variant {name}; choose from {known}")
 
     def chosen(self, names: Sequence[str]) -> tuple[Variant, ...]:
-        """Those that are named, and those that they need; all for no name. In the order of the experiment."""
+        """The named variants and those they need, in the experiment's order; all if none is named."""
         wanted = {name for named in names for name in self._with_needs(named)}
         return tuple(v for v in self.variants if not names or v.name in wanted)
 

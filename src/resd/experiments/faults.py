@@ -1,7 +1,7 @@
-"""A context engine's helpers gone wrong, on purpose: how much does a playbook stand?
+"""Injected faults in the context engine's replies: how much does a playbook tolerate?
 
 Wrong lessons are the lab's own, each of which teaches a violation (`resd.lab.rules`). The request's id
-decides what goes wrong, so that a resumed run goes wrong as it would have.
+determines the fault, so that a resumed run has the same faults as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ OPPOSITE = {"helpful": "harmful", "harmful": "helpful"}
 
 @dataclass(frozen=True)
 class Faults:
-    """Shares of the curations that add a wrong lesson, and of the tags that say the opposite."""
+    """The shares of curations that add a wrong lesson, and of tags that are inverted."""
 
     wrong_lessons: float = 0.0
     wrong_tags: float = 0.0
 
 
 class FaultyEngine:
-    """An engine for a context engine whose replies go wrong now and then."""
+    """A generation engine that injects faults into some of the context engine's replies."""
 
     def __init__(self, engine: GenerationEngine, faults: Faults, seed: int) -> None:
         self.engine, self.faults, self.seed = engine, faults, seed
@@ -64,7 +64,7 @@ def wrong_curation(draw: random.Random) -> str:
 
 
 def with_wrong_tags(text: str, share: float, draw: random.Random) -> str:
-    """A reflector's or tagger's reply, some of its tags turned round. What cannot be read stays as it is."""
+    """A reflector's or tagger's reply with some tags inverted. Unreadable replies are unchanged."""
     found = find_object(text, ("tags",))
     tags = found["tags"] if found else None
     if not share or not isinstance(tags, list):

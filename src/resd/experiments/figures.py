@@ -1,4 +1,4 @@
-"""The figures of an experiment: SVG files that bring their own colours, for light and dark pages."""
+"""The figures of an experiment: self-contained SVG files for light and dark pages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DARK_STYLE = """.paper { fill: #14171b } text { fill: #9ca6b3 } .axis, .zero { s
 
 
 def figures(experiment: Experiment, results: Results) -> Iterator[tuple[str, str, str]]:
-    """(file name without its end, what it shows, SVG) of each."""
+    """(file name without suffix, description, SVG) of each figure."""
     if any("discovery" in run for run in results.runs):
         yield f"{experiment.name}-attempts", "share solved within so many attempts", discovery_figure(results)
         return
@@ -64,9 +64,9 @@ def figures(experiment: Experiment, results: Results) -> Iterator[tuple[str, str
 
 
 def curves(title: str, results: Results, names: Sequence[str], kind: str) -> str:
-    """Held-out success of variants by what had been spent, means over seeds with standard errors.
+    """Held-out success of variants by cost so far, means over seeds with standard errors.
 
-    "" where there is nothing to draw.
+    "" if there is nothing to draw.
     """
     unit, size = AXES[kind]
     found = {name: mean_curve(results.of(name), lambda run: readings.cost_curve(run, kind)) for name in names}
@@ -111,7 +111,7 @@ def discovery_figure(results: Results) -> str:
 
 
 def colors_of(names: Sequence[str]) -> dict[str, int]:
-    """A colour for each, of which there are eight: the same in every figure for variants that are in many."""
+    """One of eight colours for each variant, the same in every figure."""
     known = {name: color for name, color in USUAL.items() if name in names}
     free = cycle(color for color in range(COLORS) if color not in known.values())
     return known | {name: next(free) for name in names if name not in known}
@@ -138,7 +138,7 @@ def line(name: str, points: Sequence[tuple[float, Estimate]], color: int) -> Lin
 
 
 def drawn(title: str, lines: Sequence[Line], frame: Frame) -> str:
-    """A file of its own: the page's style sheet does not reach into images."""
+    """A self-contained file: the page's style sheet does not apply inside images."""
     return standing(title, line_chart(title, SUCCESS, lines, frame, WIDE), WIDE)
 
 

@@ -1,9 +1,9 @@
-"""One run of an experiment as files: what it is to do, what it said, what came of it.
+"""One run of an experiment as files.
 
-DIR/<variant>/<seed>/job.json     what to do
-DIR/<variant>/<seed>/log.txt      what it said, over all its starts
+DIR/<variant>/<seed>/job.json     the job description
+DIR/<variant>/<seed>/log.txt      output of all its starts
 DIR/<variant>/<seed>/run/         the run's folder
-DIR/<variant>/<seed>/result.json  what is kept; it is there when the run is done
+DIR/<variant>/<seed>/result.json  the results to keep; exists when the run is done
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from resd.experiments.definition import Experiment, Variant
 from resd.records import ResdError
 
 JOB, LOG, RESULT, RUN = "job.json", "log.txt", "result.json", "run"
-# What a run does not depend on: where it is, and what is written down about it.
+# Settings that do not affect a run's results: its location and its logging.
 CIRCUMSTANCES = ("device", "made")
 
 
 @dataclass(frozen=True)
 class Job:
-    """`root` is the experiment's folder; `overrides` are all but seed, output and device.
+    """`root` is the experiment's folder; `overrides` are all settings except seed, output and device.
 
-    `made` says with which command and commit.
+    `made` records the command and the commit.
     """
 
     root: Path
@@ -47,7 +47,7 @@ class Job:
         return f"{self.variant.name}, seed {self.seed}"
 
     def data(self) -> dict[str, Any]:
-        """What the worker reads. JSON-able."""
+        """The content of job.json, which the worker reads."""
         return {
             "experiment": self.experiment,
             "variant": self.variant.name,
@@ -64,7 +64,7 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether its result is there. Raises ResdError for that of a run with other settings."""
+        """Whether its result exists. Raises ResdError for the result of a run with other settings."""
         path = self.folder / RESULT
         if not path.is_file():
             return False
@@ -73,7 +73,7 @@ class Job:
         for key in wanted.keys() - set(CIRCUMSTANCES):
             if kept.get(key) != wanted[key]:
                 raise ResdError(
-                    f"{path}: was made with {key} {kept.get(key)!r}, not {wanted[key]!r}; "
+                    f"{path}: was run with {key} {kept.get(key)!r}, not {wanted[key]!r}; "
                     "choose another --output, or remove its folder to run it again"
                 )
         return True
@@ -90,7 +90,7 @@ def make_jobs(
     device: str,
     made: Mapping[str, str],
 ) -> list[Job]:
-    """A job for each variant and seed, those that others need first. A variant's own settings win."""
+    """A job for each variant and seed, dependencies first. A variant's own settings take precedence."""
 
     def job(variant: Variant, seed: int) -> Job:
         settings = (*experiment.common, *overrides, *variant.overrides)
@@ -105,7 +105,7 @@ def make_jobs(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises ResdError for what is no JSON object."""
+    """The object in a JSON file. Raises ResdError for anything else."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -113,12 +113,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ResdError(f"{path}: is not valid JSON; remove or restore it") from error
     if not isinstance(data, dict):
-        raise ResdError(f"{path}: is no JSON object; remove or restore it")
+        raise ResdError(f"{path}: is not a JSON object; remove or restore it")
     return data
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """The whole file or none of it."""
+    """Write the file atomically."""
     partial = path.with_name(f".{path.name}")
     partial.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)

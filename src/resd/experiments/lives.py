@@ -16,7 +16,7 @@ WRONG = frozenset(dedup_key(rule.wrong_lesson) for rule in RULES)
 
 @dataclass
 class WrongLessons:
-    """Of one run. An update's teacher prompts show what the playbook holds at the update's end.
+    """The wrong lessons of one run. An update's teacher prompts show the playbook as of the update's end.
 
     `lives` are updates from each lesson's addition to its removal, or to the end of the run for the `left`,
     which come last.
@@ -46,7 +46,7 @@ def is_wrong(content: str) -> bool:
 def wrong_lessons(changes: Iterable[Change], *, withheld: bool) -> WrongLessons:
     """Replay the journal of one playbook. `withheld`: teachers are shown proven entries alone.
 
-    A lesson that is removed and added again lives twice. One that goes in the update in which it came was
+    A lesson that is removed and added again counts twice. One that is removed in the update that added it was
     never shown, and lived for 0 updates.
     """
     there: dict[str, Entry] = {}
@@ -70,7 +70,7 @@ def wrong_lessons(changes: Iterable[Change], *, withheld: bool) -> WrongLessons:
 
 
 def merged(playbooks: Iterable[WrongLessons]) -> WrongLessons:
-    """Of several playbooks, each with updates of its own, which are counted together."""
+    """Merge several playbooks; the updates of all of them are counted together."""
     total = WrongLessons()
     gone: list[int] = []
     left: list[int] = []

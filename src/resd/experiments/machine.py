@@ -1,4 +1,4 @@
-"""Where numbers come from: commit, machine and versions. No names of hosts, people or folders."""
+"""Provenance of results: commit, machine and versions, without names of hosts, people or folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNKNOWN = "unknown"
 
 
 def commit() -> str:
-    """`git describe` of the source tree, ending in -dirty where files differ from it."""
+    """`git describe` of the source tree, ending in -dirty if files were modified."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(

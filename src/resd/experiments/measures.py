@@ -1,4 +1,4 @@
-"""What is measured beside a run's journals: skills of the lab model, and work on hard problems."""
+"""Measurements in addition to a run's journals: skills of the lab model, and work on hard problems."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DONE = "solved.jsonl"
 
 
 def skills(stream: Stream) -> dict[str, float]:
-    """What `resd lab evaluate` says of the weights as they are, role by role.
+    """The results of `resd lab evaluate` for the current weights, role by role.
 
-    All models are shown the failures of the untrained one, from the run's first evaluation: their own would
-    be others, and few once they are good.
+    All models are shown the untrained model's failures, from the run's first evaluation: their own would
+    differ, and would be few for good models.
     """
     environment = Manufactoria(family="has", prompt="compact")
     bench = LabBench(stream.engine, stream.tokenizer, SAMPLES, 0, environment)
@@ -49,7 +49,7 @@ def first_failures(folder: Path, environment: Environment) -> list[Attempt]:
 
 
 def solve(job: Mapping[str, Any], config: RunConfig, folder: Path) -> dict[str, Any]:
-    """Counts of successes at all test problems, or work on the hardest ones. Goes on where it was stopped."""
+    """Count successes at all test problems, or work on the hardest ones. Resumes if it was interrupted."""
     effort = Effort(**job["effort"])
     bench = open_bench(config, learns=effort.method == "self_distill")
     if job["measure"] == "counts":
@@ -63,7 +63,7 @@ def solve(job: Mapping[str, Any], config: RunConfig, folder: Path) -> dict[str, 
 def work_on(
     bench: Bench, effort: Effort, names: list[str], seed: int, path: Path
 ) -> dict[str, dict[str, Any]]:
-    """What each problem took. Those in the file at `path` are done; the others are added to it."""
+    """The cost of each problem. Those in the file at `path` are done; the others are added to it."""
     done = {row["problem"] for row in journal.read(path)}
     for problem in problems_of(bench, names):
         if problem.id not in done:
@@ -84,6 +84,6 @@ def hardest(folder: Path) -> list[str]:
     """The problems with the fewest successes among the counts of a variant, whatever its seed; ties by id."""
     results = sorted(folder.glob(f"*/{RESULT}"))
     if not results:
-        raise ResdError(f"{folder}: its counts are not there; run the variant {folder.name} first")
+        raise ResdError(f"{folder}: there are no counts; run the variant {folder.name} first")
     counts: dict[str, int] = read_json(results[0])["counts"]
     return sorted(counts, key=lambda name: (counts[name], name))[:HARDEST]

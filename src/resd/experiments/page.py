@@ -1,4 +1,4 @@
-"""docs/experiments.md and its figures, made from the results files alone."""
+"""docs/experiments.md and its figures, generated from the results files alone."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SUMMARY = "## In short\n\n| question | answer |\n| --- | --- |"
 
 
 def page(folder: Path) -> dict[Path, str]:
-    """The files to write, by path below the documentation's `folder`. Raises ResdError for bad results."""
+    """The files to write, by path in the documentation's `folder`. Raises ResdError for bad results."""
     found = results_below(folder)
     files: dict[Path, str] = {}
     words = {experiment.name: said(folder, experiment) for experiment in EXPERIMENTS}
@@ -74,7 +74,7 @@ def page(folder: Path) -> dict[Path, str]:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write the files; figures that are not among them are of older results, and go."""
+    """Write the files; delete other figures, which belong to older results."""
     files = page(folder)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for path in (folder / FOLDER).glob("*.svg"):
@@ -86,7 +86,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def results_below(folder: Path) -> dict[str, Results]:
-    """By experiment. Raises ResdError for two files of one, and for one that is not known."""
+    """Results by experiment. Raises ResdError for two files of one experiment, and for an unknown one."""
     found: dict[str, Results] = {}
     for path in sorted((folder / FOLDER).glob("*.json")):
         results = load(path)
@@ -98,7 +98,7 @@ def results_below(folder: Path) -> dict[str, Results]:
 
 
 def said(folder: Path, experiment: Experiment) -> list[str]:
-    """What its results say, in paragraphs of a file beside them; the first is the short answer."""
+    """The interpretation of the results: paragraphs of a file beside them, the short answer first."""
     path = folder / FOLDER / f"{experiment.name}.md"
     return path.read_text(encoding="utf-8").strip().split("\n\n") if path.is_file() else []
 
@@ -114,7 +114,7 @@ def summary(words: Mapping[str, Sequence[str]]) -> str:
 
 
 def planned(experiments: Sequence[Experiment]) -> Iterator[str]:
-    """Those without results."""
+    """The section on experiments without results."""
     if experiments:
         yield "## Without results so far\n"
     for experiment in experiments:

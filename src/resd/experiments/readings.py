@@ -1,4 +1,4 @@
-"""What is read off a run: its curve, what it took to get half way, what it cost."""
+"""Quantities derived from a run: its curve, the cost of reaching half way, the total cost."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def curve_area(run: Run) -> float | None:
 
 
 def updates_to_half(run: Run) -> float | None:
-    """None where it is not reached."""
+    """Updates until half is solved; None if that is not reached."""
     return crossing(curve(run), HALF)
 
 
 def costs(run: Run, kind: str) -> list[float]:
-    """By update: "updates", "rollouts", "tokens" (of all kinds of text) or "seconds"; [] where not known."""
+    """Costs by update: "updates", "rollouts", "tokens" (of all kinds of text) or "seconds"; [] if unknown."""
     series: Mapping[str, Sequence[float]] = run.get("series", {})
     if kind == "updates":
         return [1.0] * (int(curve(run)[-1][0]) if curve(run) else 0)
@@ -47,7 +47,7 @@ def costs(run: Run, kind: str) -> list[float]:
 
 
 def cost_to(level: float, kind: str) -> Reading:
-    """What had been spent when the curve first came to that level; None where it never did."""
+    """The cost until the curve first reached that level; None if it never did."""
 
     def reading(run: Run) -> float | None:
         updates = crossing(curve(run), level)
@@ -61,18 +61,18 @@ def cost_in_all(kind: str) -> Reading:
 
 
 def cost_curve(run: Run, kind: str) -> list[tuple[float, float]]:
-    """The curve by what had been spent until each evaluation."""
+    """The curve by cost until each evaluation."""
     sums = [0.0, *accumulate(costs(run, kind))]
     return [(sums[int(update)], value) for update, value in curve(run) if update < len(sums)]
 
 
 def first_successes(run: Run) -> list[int | None]:
-    """Of work on hard problems: the attempt that solved each, None for none."""
+    """For work on hard problems: the attempt that solved each, None for none."""
     return [row["first"] for row in run["discovery"].values()]
 
 
 def solved_within(attempts: int) -> Reading:
-    """The share of hard problems solved within so many attempts."""
+    """The share of hard problems solved within `attempts` attempts."""
 
     def reading(run: Run) -> float | None:
         firsts = first_successes(run)
@@ -97,14 +97,14 @@ def wrong(key: str) -> Reading:
 
 
 def mean_life(run: Run) -> float | None:
-    """Updates from a wrong lesson's coming to its removal; None where none was removed."""
+    """Mean number of updates from a wrong lesson's addition to its removal; None if none was removed."""
     lessons = run.get("wrong_lessons", {})
     removed = lessons["lives"][: lessons["added"] - lessons["left"]] if lessons else []
     return fmean(removed) if removed else None
 
 
 def share_shown(run: Run) -> float | None:
-    """Of the updates, those whose teacher prompts showed a wrong lesson."""
+    """The share of updates whose teacher prompts showed a wrong lesson."""
     lessons: Mapping[str, int] = run.get("wrong_lessons", {})
     return lessons["updates_shown"] / lessons["updates"] if lessons.get("updates") else None
 

@@ -1,4 +1,4 @@
-"""All runs of an experiment in one file of JSON: what is kept in the repository, and read back from there."""
+"""All runs of an experiment in one JSON file, which is kept in the repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resd.records import ResdError
 
 @dataclass(frozen=True)
 class Results:
-    """`made` are the different circumstances that runs were made in, `variants` by name, in their order."""
+    """`made` lists the different provenances of the runs; `variants` are by name, in their order."""
 
     experiment: str
     made: Sequence[Mapping[str, Any]]
@@ -42,7 +42,7 @@ def collect(experiment: Experiment, root: Path) -> dict[str, Any]:
     found = [read_json(path) for path in sorted(root.glob(f"*/*/{RESULT}"))]
     found = [result for result in found if result["job"]["experiment"] == experiment.name]
     if not found:
-        raise ResdError(f"{root}: holds no finished run of experiment {experiment.name}")
+        raise ResdError(f"{root}: has no finished run of experiment {experiment.name}")
     made: list[Mapping[str, Any]] = []
     runs = []
     for result in sorted(found, key=lambda result: _place(experiment, result["job"])):
@@ -84,7 +84,7 @@ def described(variant: Variant) -> dict[str, Any]:
 
 
 def save(path: Path, data: Mapping[str, Any]) -> None:
-    """JSON with a run to a line, so that differences can be read."""
+    """Write JSON with one run per line, so that diffs are readable."""
     *head, runs = data.items()
     lines = [f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}," for key, value in head]
     rows = ",\n".join(f"  {json.dumps(run, ensure_ascii=False, separators=(',', ':'))}" for run in runs[1])
@@ -97,13 +97,13 @@ def save(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> Results:
-    """Raises ResdError for what is no results file."""
+    """Read a results file. Raises ResdError for anything else."""
     data = read_json(path)
     try:
         return Results(data["experiment"], data["made"], data["variants"], data["runs"])
     except KeyError as error:
         raise ResdError(
-            f"{path}: has no {error}; give a file that `resd experiment collect` wrote"
+            f"{path}: has no {error}; give a file written by `resd experiment collect`"
         ) from error
 
 
@@ -114,7 +114,7 @@ def _place(experiment: Experiment, job: Mapping[str, Any]) -> tuple[int, str, in
 
 
 def _own(experiment: Experiment, job: Mapping[str, Any]) -> set[str]:
-    """The settings that a run has by its definition."""
+    """The settings that belong to a run's definition."""
     for variant in experiment.variants:
         if variant.name == job["variant"]:
             return {*experiment.common, *variant.overrides}

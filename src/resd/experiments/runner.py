@@ -1,4 +1,4 @@
-"""Runs in processes of their own, several at a time. One that fails does not stop the others."""
+"""Runs jobs in separate processes, several at a time. A failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def worker_command(job: Job) -> Sequence[str]:
 
 @dataclass
 class Pool:
-    """At most `width` processes. `say` is told of every run that ends; `failed` are those that failed."""
+    """At most `width` processes. `say` is called for every run that ends; `failed` are those that failed."""
 
     width: int
     say: Say
@@ -33,7 +33,7 @@ class Pool:
     failed: list[Job] = field(default_factory=list)
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Those that are not done yet, in two waves: what others need, and the others.
+        """Run unfinished jobs in two waves: those that others need, then the others.
 
         However it ends, no process is left running.
         """
@@ -85,7 +85,7 @@ class Pool:
 
 
 def surroundings(width: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Threads for as many cores as a run's share is: those that wait for each other take far longer."""
+    """The environment, with threads limited to a run's share of the cores: more would be far slower."""
     threads = max(1, (os.cpu_count() or 1) // width)
     return {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", **environment}
 

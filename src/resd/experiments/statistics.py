@@ -1,4 +1,4 @@
-"""Means over seeds, areas under curves, and what it takes to get somewhere. Pure functions."""
+"""Means over seeds, areas under curves, and costs of reaching a level. Pure functions."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def estimate(values: Iterable[float]) -> Estimate | None:
 
 
 def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> Estimate | None:
-    """The mean difference over the seeds that both have; None where they share none."""
+    """The mean difference over the seeds that both have; None if they share none."""
     return estimate(values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys()))
 
 
 def area(points: Points, best: float = 1.0) -> float | None:
-    """The area under a curve by trapezoids, as a share of that of one which is at `best` throughout.
+    """The area under a curve by trapezoids, as a share of that of a constant curve at `best`.
 
     None for a curve without width. Points are in order.
     """
@@ -52,7 +52,7 @@ def area(points: Points, best: float = 1.0) -> float | None:
 
 
 def crossing(points: Points, level: float) -> float | None:
-    """Where a curve first reaches `level`, on straight lines between its points; None where it never does."""
+    """Where a curve first reaches `level`, by linear interpolation; None if it never does."""
     if points and points[0][1] >= level:
         return points[0][0]
     for (x0, y0), (x1, y1) in pairwise(points):
@@ -62,7 +62,7 @@ def crossing(points: Points, level: float) -> float | None:
 
 
 def spent(costs: Sequence[float], updates: float) -> float | None:
-    """What the first `updates` updates cost, the last one in part; None where the costs are not known so far.
+    """The cost of the first `updates` updates, the last one pro rata; None if it is not known that far.
 
     `costs` are those of updates 1, 2, ...
     """
@@ -74,7 +74,7 @@ def spent(costs: Sequence[float], updates: float) -> float | None:
 
 
 def attempts_for(firsts: Iterable[int | None], share: float) -> int | None:
-    """The fewest attempts within which this share of all problems is solved; None where it never is.
+    """The fewest attempts within which this share of all problems is solved; None if it never is.
 
     `firsts` are the attempts that solved each, None for none.
     """

@@ -1,4 +1,4 @@
-"""What is kept of a run: its folder boiled down to a few kilobytes of numbers."""
+"""The summary of a run that is kept: a few kilobytes of numbers from its folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RULE_OF_KEY = {dedup_key(text): rule.name for text, rule in RULE_OF_TEXT.items()
 
 
 def summarize_run(run: Path) -> dict[str, Any]:
-    """Evaluations and updates by column, and what became of the playbook, where there is one."""
+    """Evaluations and updates by column, and a summary of the playbook, if there is one."""
     rows = journal.read(run / journal.METRICS)
     updates = [row for row in rows if row["kind"] == "update"]
     seconds = {
@@ -62,7 +62,7 @@ def evaluations(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def generated(run: Path, step: int) -> dict[str, int]:
-    """Rollouts of an update, and the tokens of each kind of text that was generated for it."""
+    """The number of rollouts of an update, and the tokens generated for it by kind of text."""
     counts: Counter[str] = Counter()
     for row in journal.read(run / journal.ROLLOUTS / f"{step}.jsonl"):
         if row["kind"] == "attempt":
@@ -79,7 +79,7 @@ def columns(rows: Sequence[Mapping[str, int]]) -> dict[str, list[int]]:
 
 
 def playbook_summary(run: Path) -> dict[str, Any]:
-    """What the playbook holds at the end, and the lives of wrong lessons. Those of problems are added up."""
+    """The final playbook and the lives of wrong lessons. Playbooks per problem are added up."""
     path = run / journal.PLAYBOOK
     books = load_playbooks(path)
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def playbook_summary(run: Path) -> dict[str, Any]:
 
 
 def contents(entries: Iterable[Entry]) -> dict[str, int]:
-    """How many entries; the lab's rules with a true lesson; lessons that are wrong, or of no rule; tags."""
+    """Counts of entries, of the lab's rules with a true lesson, of lessons wrong or of no rule, of tags."""
     entries = list(entries)
     true = [e for e in entries if not is_wrong(e.content) and dedup_key(e.content) in RULE_OF_KEY]
     wrong = sum(is_wrong(entry.content) for entry in entries)
@@ -108,7 +108,7 @@ def contents(entries: Iterable[Entry]) -> dict[str, int]:
 
 
 def rounded(value: Any) -> Any:
-    """Floats to five significant digits, all the way down."""
+    """Round floats to five significant digits, recursively."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, Mapping):

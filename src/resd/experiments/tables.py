@@ -27,9 +27,9 @@ SKILLS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A reading of each run and how its mean is written: `scale` is 100 for percentages.
+    """A reading of each run and the format of its mean: `scale` is 100 for percentages.
 
-    With `reached`, a run without a value did not get there, and is counted.
+    With `reached`, a run without a value did not reach the goal, and is counted.
     """
 
     heading: str
@@ -77,7 +77,7 @@ WRONG = (
 
 
 def tables(experiment: Experiment, results: Results) -> list[tuple[str, str]]:
-    """(heading, markdown) of each table; "" for a heading that goes without saying."""
+    """(heading, markdown) of each table; "" if no heading is needed."""
     if any("discovery" in run for run in results.runs):
         return [("", discovery_table(experiment, results)), pace_table(experiment, results)]
     found = [
@@ -96,7 +96,7 @@ def tables(experiment: Experiment, results: Results) -> list[tuple[str, str]]:
 
 
 def with_reference(experiment: Experiment, results: Results) -> Iterator[tuple[str, list[str]]]:
-    """(group, variants): the reference, where there is one, leads each group that it is not in."""
+    """(group, variants): the reference, if there is one, is prepended to each group that lacks it."""
     groups, reference = results.groups, experiment.reference
     present = any(reference in names for names in groups.values())
     for group, names in groups.items():
@@ -127,7 +127,7 @@ def group_table(
 
 
 def difference(results: Results, name: str, reference: str, column: Column) -> tuple[str, str]:
-    """Mean and standard error over the seeds that both have, and whether that is beyond two of these."""
+    """Mean and standard error over the seeds that both have, and whether the mean exceeds two errors."""
     if name == reference:
         return NOTHING, NOTHING
     mine, others = by_seed(results, name, column), by_seed(results, reference, column)
@@ -144,7 +144,7 @@ def by_seed(results: Results, name: str, column: Column) -> dict[int, float]:
 
 
 def plain_table(results: Results, columns: Sequence[Column]) -> str:
-    """Means over seeds, a row per variant, with its group where there are several."""
+    """Means over seeds, one row per variant, with its group if there are several."""
     groups = results.groups
     several = len(groups) > 1 and all(groups)
     rows = [
@@ -173,9 +173,9 @@ def discovery_table(experiment: Experiment, results: Results) -> str:
 
 
 def pace_table(experiment: Experiment, results: Results) -> tuple[str, str]:
-    """Heading and table: in how many attempts each method has solved as much as the reference in all of its.
+    """Heading and table: attempts that each method needs to solve as much as the reference with all of its.
 
-    Over the problems of all seeds together.
+    The problems of all seeds are pooled.
     """
     names = discovering(results)
     reference = reference_of(experiment, results, names)
@@ -201,7 +201,7 @@ def label(results: Results, name: str) -> str:
 
 
 def variants_table(results: Results) -> str:
-    """What each variant is."""
+    """A table that describes each variant."""
     rows = []
     for name, variant in results.variants.items():
         if results.of(name):
@@ -220,7 +220,7 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def turned(table: str) -> str:
-    """Rows for columns."""
+    """The table transposed."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     headings, *rows = zip(*(line for line in lines if set(line) != {"---"}), strict=True)
     return markdown(headings, rows)

@@ -1,6 +1,6 @@
-"""One run of an experiment, in a process of its own: `python -m resd.experiments.worker FOLDER`.
+"""One run of an experiment, in a separate process: `python -m resd.experiments.worker FOLDER`.
 
-The folder holds a job.json (`job.py`); a run that was stopped goes on, and result.json says that it is done.
+The folder contains a job.json (`job.py`); an interrupted run is resumed; result.json marks it as done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from resd.training.stream import Stream
 
 
 def main(folder: Path) -> None:
-    """Do the job, unless another process is at it. Raises ResdError for what a user can mend."""
+    """Do the job, unless another process is doing it. Raises ResdError for errors that the user can fix."""
     job = read_json(folder / JOB)
     with (folder / ".lock").open("w") as lock:
         try:

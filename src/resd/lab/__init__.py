@@ -14,10 +14,10 @@ def weights_path() -> Path:
 
 
 def check_prompts(folder: Path, fingerprint: str) -> None:
-    """Refuse a lab model that was trained on another wording: it would fail silently.
+    """Reject a lab model that was trained on another wording: it would fail silently.
 
     Folders without `lab.json` are not lab models and pass. Raises ResdError on a mismatch, and for a
-    `lab.json` that does not say what the model knows.
+    `lab.json` without the prompts' fingerprint.
     """
     about = folder / "lab.json"
     if not about.exists():

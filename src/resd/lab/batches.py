@@ -20,7 +20,7 @@ KINDS = tuple(SHARES)
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded rows, and which of their tokens are to be predicted: those of the responses, m in all."""
+    """Padded rows, and the m response tokens in them that are to be predicted."""
 
     rows: torch.Tensor  # [n, length] token ids
     index: torch.Tensor  # [m] flat positions in `rows` whose next token is a response token
@@ -30,7 +30,7 @@ class Batch:
 
 
 class Encoder:
-    """Documents to token ids, exactly as chat template and tokenizer would."""
+    """Encodes documents exactly as chat template and tokenizer would."""
 
     def __init__(self) -> None:
         self._lines = LineEncoder()
@@ -47,9 +47,9 @@ Encoded = tuple[str, list[int], int]
 
 
 class BatchStream(IterableDataset[Batch]):
-    """Worker w of stream `seed` draws from a corpus of its own; batches hold about `tokens` padded tokens.
+    """Each worker of stream `seed` draws from its own corpus; batches hold about `tokens` padded tokens.
 
-    Documents of more than `tokens` tokens never come: keep it at MAX_LENGTH or above.
+    Documents of more than `tokens` tokens never occur: keep it at MAX_LENGTH or above.
     """
 
     def __init__(self, make_corpus: Callable[[int], Corpus], seed: int, tokens: int) -> None:

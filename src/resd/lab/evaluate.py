@@ -1,7 +1,7 @@
-"""The behaviour report of a lab model: `resd lab evaluate`. What it does in each role, beside what it should.
+"""The behaviour report of a lab model: `resd lab evaluate`. Its performance in each role, beside the goals.
 
-Everything goes the way of a training run: the same prompts, schemas, parsers and environment. Problems are
-those of the test split, which no corpus has seen.
+Everything is as in a training run: the same prompts, schemas, parsers and environment. Problems are those of
+the test split, which no corpus has seen.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Bench:
         return Asker(CONTEXT, builder, self.seed, step=0)
 
     def attempts(self) -> list[Attempt]:
-        """`samples` unconditioned tries at every problem."""
+        """`samples` unconditioned attempts at every problem."""
         problems = [p for p in self.environment.problems("test") if in_lab(p)]
         tries = [(problem, sample) for problem in problems for sample in range(self.samples)]
         prompts = [encode_prompt(self.tokenizer, problem.messages, thinking=False) for problem, _ in tries]
@@ -84,7 +84,7 @@ class Bench:
     def solve(
         self, condition: str, tries: Sequence[tuple[Problem, int]], prompts: Sequence[tuple[int, ...]]
     ) -> list[Attempt]:
-        """One graded attempt per (problem, sample) and prompt; randomness of its own for each condition."""
+        """One graded attempt per (problem, sample) and prompt; each condition has its own random draws."""
         requests = [
             Request(f"{i}", prompt, MAX_TOKENS, seed=derive_seed(self.seed, condition, i))
             for i, prompt in enumerate(prompts)
@@ -102,8 +102,8 @@ class Bench:
 def evaluate(bench: Bench, failures: Sequence[Attempt] | None = None) -> dict[str, float]:
     """All metrics, by name: success of programs per condition, then the three roles of the context engine.
 
-    `failures` are reflected on and tried again: by default the model's own, of which a better one has fewer
-    and others. To compare models, give them the same. What nothing was measured on is left out.
+    `failures` are reflected on and retried: by default the model's own, which are fewer and different for a
+    better model. To compare models, pass the same ones. Metrics without data are left out.
     """
     random = Random(bench.seed)
     attempts = bench.attempts()
@@ -283,7 +283,7 @@ def _tags_right(pairs: Iterable[tuple[Tags, Mapping[str, str]]]) -> float:
 
 
 def evaluate_command(args: Namespace) -> None:
-    """Print the report; write it where `--output` says. Raises ResdError for no samples."""
+    """Print the report and write it to `--output`. Raises ResdError if no samples are requested."""
     from resd.generation.decoder import Decoder
     from resd.learner.model import load_model, load_tokenizer, resolve_device
 

@@ -9,9 +9,9 @@ from pathlib import Path
 def write_report(runs: Sequence[Path], output: Path) -> list[str]:
     """Write the report of these run folders to the file `output`: no scripts, nothing from the network.
 
-    A run that is still going is reported as far as it is. Returns a sentence for each run that is left out
-    because a file of it is damaged. Raises ResdError, in one sentence, for a folder that is no run, where no
-    run can be read, and for a file that cannot be written.
+    A run that is still going is reported up to its current state. Returns a sentence for each run that is
+    left out because one of its files is damaged. Raises ResdError for a folder that is not a run, if no run
+    can be read, and for a file that cannot be written.
     """
     from resd.report.sound import render_sound
     from resd.writing import writing

@@ -20,7 +20,7 @@ Shares = tuple[float, ...]
 
 @once_per_run
 def distribution(run: Run) -> dict[int, Shares]:
-    """By step, the shares of problems in each bin; steps whose samples were not kept are left out."""
+    """Shares of problems in each bin, by step; steps whose samples were not kept are left out."""
     found: dict[int, Shares] = {}
     rows = run.evaluations[:: -(-len(run.evaluations) // MOST_EVALUATIONS) or 1]
     for step in (int(row["step"]) for row in rows):
@@ -31,7 +31,7 @@ def distribution(run: Run) -> dict[int, Shares]:
 
 
 def figures(groups: Sequence[Group], updates: Axis) -> list[Figure]:
-    """One per group, whose shares are means over its runs. The legend is that of the section."""
+    """One figure per group, with shares averaged over its runs. The section has the legend."""
     shared = frame(all_runs(groups), updates)
     drawn = []
     for group in groups:

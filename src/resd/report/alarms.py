@@ -1,4 +1,4 @@
-"""What went wrong: how often each thing happened that should not."""
+"""Alarms: how often things happened that should not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resd.report.runs import Run, number, series, total
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One thing that should not happen. `cells` are by run: text, and whether to look at it."""
+    """One thing that should not happen. `cells` has, for each run, a text and whether it needs attention."""
 
     name: str
     meaning: str
@@ -23,7 +23,7 @@ class Alarm:
 
     @property
     def is_partial(self) -> bool:
-        """Whether there are runs that do not do this at all."""
+        """Whether some runs do not have this at all."""
         return any(text == NONE for text, _ in self.cells)
 
 
@@ -69,7 +69,7 @@ _SHARES = (
 
 
 def alarms(runs: Sequence[Run]) -> list[Alarm]:
-    """What should be zero, for each run; rows that no run has are left out."""
+    """Values that should be zero, for each run; rows that no run has are left out."""
     rows = [
         Alarm(name, meaning, [_count(run, key, whole) for run in runs])
         for name, key, whole, meaning in _COUNTS

@@ -24,7 +24,7 @@ def stacked_bars(
     kind: str = "fill",
     most: int = MOST_BARS,
 ) -> Markup:
-    """The parts of each step's sum, one on another, on an axis to `top`. Too many steps share bars.
+    """The parts of each step's sum, stacked, on an axis up to `top`. Neighbouring steps share bars if needed.
 
     `kind` and the colour of a part are the class of its bars.
     """
@@ -46,7 +46,7 @@ def stacked_bars(
 
 
 def bars_of(charts: int) -> int:
-    """How many bars each of so many charts may have: together they must not make a large page."""
+    """How many bars each of `charts` charts may have, so that the page stays small."""
     return max(FEWEST_BARS, min(MOST_BARS, 2 * MOST_BARS // max(charts, 1)))
 
 

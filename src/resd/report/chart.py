@@ -23,7 +23,7 @@ WIDEST_LABEL = 0.34
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of a chart in pixels, as it is drawn where there is room; the browser scales it a little."""
+    """The nominal size of a chart in pixels; the browser scales it a little."""
 
     width: float
     height: float
@@ -53,7 +53,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What charts that stand side by side share: the axis below, and where batches end on it."""
+    """Shared by charts side by side: the horizontal axis, and where batches end on it."""
 
     last: float
     unit: str = "update"
@@ -64,7 +64,7 @@ class Frame:
 
 
 def line_chart(title: str, unit: str, lines: Sequence[Line], frame: Frame, size: Size = SMALL) -> Markup:
-    """Curves, thinned where they are long, named at their ends where there is room (`labelled`).
+    """Curves, thinned if they are long, and named at their ends if there is room (`labelled`).
 
     The vertical axis starts at 0, or at values below.
     """
@@ -100,7 +100,7 @@ def thinned(line: Line) -> Line:
 
 
 def axis_marks(low: float, high: float) -> tuple[float, ...]:
-    """Of the vertical axis; where all values are 0 it goes up to 1."""
+    """Tick marks of the vertical axis; if all values are 0 it goes up to 1."""
     return ticks(low, high if low < high else 1.0)
 
 
@@ -150,12 +150,12 @@ def spread_out(places: Sequence[float], gap: float, lowest: float, highest: floa
 
 
 def stroke(color: int) -> str:
-    """The classes of a line: where colours repeat, it is dashed."""
+    """The classes of a line; it is dashed once colours repeat."""
     return f"line{color % COLORS}" + (" again" if color >= COLORS else "")
 
 
 def text_width(words: str) -> float:
-    """Of a curve's name in pixels, rounded up: fonts differ."""
+    """The width of a curve's name in pixels, rounded up: fonts differ."""
     return sum(12.5 if letter in "@mwMW%" else 9.2 if letter.isupper() else 7.6 for letter in words)
 
 

@@ -45,12 +45,12 @@ class Comparison:
 
     @property
     def has_seeds(self) -> bool:
-        """Whether the seeds need a column: one that all runs share is told in the header."""
+        """Whether the seeds need a column: a seed that all runs share is in the header."""
         return len({line.seeds for line in self.lines}) > 1
 
     @property
     def has_errors(self) -> Sequence[tuple[bool, bool]]:
-        """By metric, whether any number before, and any after, has one."""
+        """By metric, whether any number before, and any after, has an error."""
         columns = zip(*(line.cells for line in self.lines), strict=True)
         return [(any(b.error for b, _ in cells), any(a.error for _, a in cells)) for cells in columns]
 
@@ -69,7 +69,7 @@ def compare(groups: Sequence[Group]) -> Comparison:
 
 
 def chosen_metrics(runs: Sequence[Run]) -> list[HeldOut]:
-    """Of all runs together: success and what is solved, and the mean of the test cases."""
+    """The metrics compared: reward, share solved, and the mean of the test cases."""
     found = {metric.key: metric for run in runs for metric in held_out(run)}
     return [
         metric
@@ -85,7 +85,7 @@ def heading(metric: HeldOut, *, with_source: bool) -> str:
 
 
 def before_after(runs: Sequence[Run], metric: HeldOut) -> tuple[Average | None, Average | None]:
-    """Over the runs that have it; after is None where there is one evaluation only.
+    """Averages over the runs that have the metric; after is None if there is only one evaluation.
 
     Standard errors are over the runs, for one run over its problems.
     """
@@ -134,7 +134,7 @@ def _cell(metric: HeldOut, value: Average | None) -> Cell:
 
 
 def _span(before: Average | None, after: Average | None) -> Span | None:
-    """None where there is nothing to compare, or the values are no shares."""
+    """None if there is nothing to compare, or the values are not shares."""
     if before is None or after is None or not all(0 <= each.mean <= 1 for each in (before, after)):
         return None
     return Span(100 * before.mean, 100 * after.mean, 100 * (after.error or 0.0))

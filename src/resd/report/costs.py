@@ -14,7 +14,7 @@ from resd.report.spending import ROLES, Axis, tokens_of
 
 PHASES = ("generate", "grade", "context", "update", "switch")
 
-VISIBLE = 0.01  # of the highest bar: a part that is less is no more than a line
+VISIBLE = 0.01  # share of the highest bar; a smaller part would be just a line
 
 Sources = Mapping[str, Callable[[Run], Points]]
 
@@ -30,7 +30,7 @@ class Stacks:
 
 
 def costs(groups: Sequence[Group], updates: Axis) -> list[Stacks]:
-    """Seconds by phase, where what no phase claims is "other"; and generated tokens by role."""
+    """Seconds by phase (the rest is "other"), and generated tokens by role."""
     phases: Sources = {**{name: _phase(name) for name in PHASES}, "other": _other}
     roles: Sources = {words: _role(role) for role, words in ROLES.items()}
     drawn = (
@@ -64,13 +64,13 @@ def _stacks(
 
 
 def _parts(group: Group, sources: Sources) -> list[Line]:
-    """Those that are not 0 throughout. Each keeps its colour in all groups."""
+    """The parts that are not 0 throughout. Each keeps its colour in all groups."""
     parts = [Line(name, mean_points(group, source), i) for i, (name, source) in enumerate(sources.items())]
     return [part for part in parts if any(value > 0 for _, value in part.points)]
 
 
 def _by_visibility(parts: Sequence[Line], least: float) -> tuple[dict[str, int], list[str]]:
-    """The colours of those that are somewhere as high as `least`, and the names of the others."""
+    """Colours of the parts that reach `least` somewhere, and the names of the others."""
     highest: dict[str, float] = {}
     for part in parts:
         highest[part.label] = max(highest.get(part.label, 0.0), *(value for _, value in part.points))

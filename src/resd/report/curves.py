@@ -1,4 +1,4 @@
-"""Which curves the page shows, and what is in them. A run without a metric is left out of its chart."""
+"""The curves on the page and their data. A run without a metric is left out of its chart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resd.report.spending import Axis
 Source = Callable[[Run], Points]
 # Title, unit, curves by name.
 Spec = tuple[str, str, dict[str, Source]]
-# Settings that make one run's loss another quantity than another's.
+# Settings that make the losses of two runs different quantities.
 LOSSES = ("algorithm", "loss_aggregation", "distillation", "policy", "srpo", "rlsd", "switch")
 Legend = Sequence[tuple[Markup, str]]
 
@@ -140,7 +140,7 @@ def frame(runs: Sequence[Run], axis: Axis) -> Frame:
 
 
 def shared_boundaries(runs: Sequence[Run]) -> tuple[float, ...]:
-    """Where batches end, if it is the same in all runs as far as they go; else nothing."""
+    """Where batches end, if that is the same in all runs as far as they go; else nothing."""
     longest = max((batch_ends(run) for run in runs), key=len)
     same = all(batch_ends(run) == tuple(end for end in longest if end < run.steps) for run in runs)
     return longest if same else ()
@@ -213,7 +213,7 @@ def _sizes(*, wide: bool) -> list[Size]:
 
 
 def _lines(spec: Spec, groups: Sequence[Group], axis: Axis) -> list[Line]:
-    """One for each curve of a single group; with several groups, one for each of them."""
+    """One line per curve for a single group; with several groups, one line per group."""
     _, _, curves = spec
     lines = []
     for i, group in enumerate(groups):

@@ -1,4 +1,4 @@
-"""What a reader wants to know first of a run, and how configurations differ."""
+"""The main facts about a run, and how configurations differ."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LONGEST_CONFIG = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What differs: (setting, one value per group). And per group, its whole configuration as YAML."""
+    """Differences, as (setting, one value per group), and each group's whole configuration as YAML."""
 
     rows: Sequence[tuple[str, Sequence[str]]]
     whole: Sequence[tuple[str, str]]
 
 
 def facts(run: Run) -> dict[str, str]:
-    """By name."""
+    """The facts by name."""
     most = run.setting("stream.max_updates")
     batches = len({row.get("batch") for row in run.updates})
     return {
@@ -58,7 +58,7 @@ def environment(run: Run) -> str:
 
 
 def generated(*runs: Run) -> str:
-    """Tokens of all roles, such as "131k", mean over the runs; with a "≈" where some were guessed."""
+    """Tokens of all roles, such as "131k", mean over the runs; with a "≈" if some were estimated."""
     found = [sum(sum(spent.tokens.values()) for spent in spending(run).values()) for run in runs]
     if not all(found):
         return NONE
@@ -66,7 +66,7 @@ def generated(*runs: Run) -> str:
 
 
 def training_time(*runs: Run) -> str:
-    """Of all updates, mean over the runs. Evaluations, which only measure, do not count."""
+    """Time of all updates, mean over the runs, without evaluations."""
     seconds = fmean(total(run.timing, "timing_s/step") or 0.0 for run in runs)
     if seconds < 120:
         return f"{seconds:.0f} s"
@@ -83,7 +83,7 @@ def short(count: float) -> str:
 
 
 def compare_settings(groups: Sequence[Group]) -> Settings:
-    """Differences between groups; seeds are no difference."""
+    """Differences between groups, not counting seeds."""
     each = [settings(group.runs[0]) for group in groups]
     rows = [(key, [_text(one.get(key)) for one in each]) for key in differing(groups)]
     return Settings(rows, [(group.name, _yaml(group.runs[0])) for group in groups])

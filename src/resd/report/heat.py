@@ -15,7 +15,7 @@ from resd.report.runs import Run, damaged, number
 TOKENS = "tokens"  # a folder with one file per update
 MOST_STEPS, MOST_RESPONSES, MOST_TOKENS = 3, 3, 800
 LEVELS = 10  # of colour, in the style sheet
-# The strongest colour stands for this quantile of the shown values: outliers must not pale the rest.
+# The strongest colour stands for this quantile of the shown values, so that outliers do not fade the rest.
 TOP_QUANTILE = 0.98
 
 
@@ -29,7 +29,7 @@ class Token:
 
     @property
     def shown(self) -> str:
-        """Line ends are made visible: an empty place has no colour."""
+        """The text with visible line ends: they would otherwise show no colour."""
         return self.text.replace("\n", "↵\n")
 
     @property
@@ -51,7 +51,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """Some responses of a run. `quantile` is the run's own, where the scale is that of all runs."""
+    """Some responses of a run. `quantile` is the run's own, while the scale is common to all runs."""
 
     run: str
     responses: Sequence[Response]
@@ -61,7 +61,7 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Heats:
-    """Of several runs, on one scale: `top` and `advantage_top` are what the strongest colours stand for."""
+    """Several runs on one scale: the strongest colours stand for `top` and `advantage_top`."""
 
     runs: Sequence[Heat]
     top: float
@@ -104,14 +104,14 @@ def _shown(run: Run) -> list[dict[str, Any]]:
 
 
 def spaced(items: Sequence[int], most: int) -> list[int]:
-    """At most so many of the items, the first and the last among them, evenly spaced."""
+    """At most `most` of the items, evenly spaced, including the first and the last."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def level(value: float | None, top: float) -> int:
-    """0 for nothing and for what is too small to be coloured; else up to `LEVELS`, with the value's sign."""
+    """0 for None and values too small to be coloured; else up to `LEVELS`, with the value's sign."""
     if value is None or top <= 0:
         return 0
     strength = min(LEVELS, round(LEVELS * abs(value) / top))

@@ -10,9 +10,9 @@ from resd.report.seeds import LONGEST_NAME, Group, differing, group_runs, settin
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
-    """The runs under names such as "a · resd": all that differs, or the algorithm alone where that is long.
+    """The runs, renamed like "a · resd": all that differs, or only the algorithm if that would be long.
 
-    What a name says already is not said again.
+    Nothing that a name already contains is repeated.
     """
     groups = group_runs(runs)
     for keys in (differing(groups), [key for key in differing(groups) if key == "algorithm"]):

@@ -1,4 +1,4 @@
-"""A playbook's life: when each entry was born, how it was judged, what it was credited, and how it ended."""
+"""The history of a playbook: each entry's creation, tags, measured credit and removal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TITLES = {section.key: section.title.capitalize() for section in SECTIONS}
 
 @dataclass
 class Life:
-    """One entry. Times are context updates, from 0; `died` is None for what is there at the end.
+    """One entry. Times are context updates, from 0; `died` is None for entries present at the end.
 
     `helpful` and `harmful` count tags by update. `credits` are in nats.
     """
@@ -70,7 +70,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The lives in one playbook: those that lasted, then those that ended, each in order of birth."""
+    """The entries of one playbook: survivors, then removed ones, each in order of creation."""
 
     name: str  # the problem, "" for the global playbook
     alive: Sequence[Row]
@@ -118,9 +118,9 @@ def timeline(run: Run, name: str = "") -> Timeline:
 
 
 def lives(changes: Iterable[Change]) -> tuple[list[Life], int]:
-    """All entries that ever were, in order of birth, and how many updates there were.
+    """All entries that ever existed, in order of creation, and the number of updates.
 
-    What is not understood is passed over: the journal was checked when the run was loaded.
+    Unknown changes are skipped: the journal was checked when the run was loaded.
     """
     found: dict[str, Life] = {}
     now = 0
@@ -136,9 +136,9 @@ def lives(changes: Iterable[Change]) -> tuple[list[Life], int]:
 
 
 def draw(life: Life, updates: int, most: int) -> Markup:
-    """Its bar from birth to end; judgements stand on it, helpful upwards, harmful downwards.
+    """Its bar from creation to removal, with helpful tags drawn upwards and harmful ones downwards.
 
-    `most` judgements in one update take the whole height.
+    `most` tags in one update take the whole height.
     """
     scale = WIDTH / max(updates, 1)
     end = updates if life.died is None else life.died
@@ -179,7 +179,7 @@ def _words(life: Life) -> str:
 
 
 def _chosen(found: Sequence[Life]) -> list[Life]:
-    """All, or those that lasted or were judged most."""
+    """All, or the survivors and those with the most tags."""
     if len(found) <= MOST_ENTRIES:
         return list(found)
     ranked = sorted(found, key=lambda life: (life.died is not None, -life.helped - life.harmed))
@@ -206,7 +206,7 @@ def _apply(found: dict[str, Life], change: Change, now: int) -> None:
 
 
 def _carried(entry: dict[str, Any], now: int) -> Life:
-    """An entry of a journal that begins with a state: what came before is not known by update."""
+    """An entry of a journal that begins with a state: its earlier history by update is not known."""
     life = Life(entry["id"], entry["section"], entry["content"], int(entry["created"]))
     for counts, key in ((life.helpful, "helpful"), (life.harmful, "harmful")):
         if entry[key]:

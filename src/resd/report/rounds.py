@@ -1,4 +1,4 @@
-"""One problem's rounds: how the model tried, what it was told, what it said of it, and what came next."""
+"""One problem's rounds: the attempt, its feedback, the reflection on it, and what came next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resd.context.curation import Addition, parse_curation
 from resd.context.reflection import Reflection, parse_reflection
 from resd.report.runs import Run, clip, damaged
 
-# A long run's rollouts are large: what is not among the first batches is not looked for.
+# A long run's rollouts are large: only the first batches are searched.
 MOST_BATCHES = 40
 
 Rows = Sequence[Mapping[str, Any]]
@@ -19,9 +19,9 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The best try at the problem in one update, and what became of it.
+    """The best attempt at the problem in one update, and what followed from it.
 
-    `solved` of `tries` tries passed all tests. `reflection` is None where there was none, such as after a
+    `solved` of `tries` attempts passed all tests. `reflection` is None if there was none, such as after a
     success; `additions` are what the curator took from it.
     """
 
@@ -61,7 +61,7 @@ class Story:
 
     @property
     def learned(self) -> bool:
-        """A round that failed is followed, at once or later, by one that succeeded."""
+        """Whether a failed round is followed, at once or later, by a successful one."""
         outcomes = [r.is_solved for r in self.rounds]
         return False in outcomes and True in outcomes[outcomes.index(False) :]
 
@@ -88,9 +88,9 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def choose_story(run: Run) -> Story | None:
-    """The first problem that fails and is later solved within its batch; else the one that comes furthest.
+    """The first problem that fails and is later solved within its batch; else the one that improves most.
 
-    None where rollouts were not kept.
+    None if rollouts were not kept.
     """
     furthest: Story | None = None
     for batch in _batches(run):
@@ -171,7 +171,7 @@ def said(rows: Rows, role: str, key: object) -> str | None:
 
 
 def read_reflection(text: str | None) -> Reflection | None:
-    """Parsed; clipped where it could not be."""
+    """The parsed reflection, or the clipped text if it cannot be parsed."""
     if text is None:
         return None
     reflection = parse_reflection(split_thinking(text)[1], ())

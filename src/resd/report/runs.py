@@ -1,4 +1,4 @@
-"""What a run's folder holds, as values."""
+"""Loads the contents of a run's folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run, as far as it is. `name` tells it from the others on the page.
+    """One run, possibly unfinished. `name` distinguishes it from the others on the page.
 
     `updates` and `evaluations` are rows of metrics.jsonl in order, `timing` the updates' rows of
     timing.jsonl; `playbooks` are by problem id ("" is the global one), and `changes` are what made them.
@@ -53,7 +53,7 @@ class Run:
         return bool(self.playbooks)
 
     def setting(self, path: str) -> Any:
-        """A value of the configuration by its dotted name; None where there is none."""
+        """A value of the configuration by its dotted name; None if there is none."""
         value: Any = self.config
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -64,7 +64,7 @@ class Run:
         return [int(row["step"]) for row in self.updates]
 
     def rollouts(self, step: int) -> list[dict[str, Any]]:
-        """The rows of one update, [] where they were not kept."""
+        """The rows of one update; [] if they were not kept."""
         return journal.read(self.rollout_file(step))
 
     def rollout_file(self, step: int) -> Path:
@@ -75,7 +75,7 @@ class Run:
 
 
 def once_per_run(function: Callable[[Run], T]) -> Callable[[Run], T]:
-    """What reads many files is asked for by many charts: its answer is kept as long as the run is."""
+    """Cache a function's result as long as the run lives: many charts need it, and it reads many files."""
     known: WeakKeyDictionary[Run, T] = WeakKeyDictionary()
 
     @wraps(function)
@@ -88,7 +88,7 @@ def once_per_run(function: Callable[[Run], T]) -> Callable[[Run], T]:
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
-    """Load each folder once. Raises ResdError for what is no run, and for a damaged file."""
+    """Load each folder once. Raises ResdError for a folder that is not a run, and for a damaged file."""
     return [load_run(folder, name) for folder, name in distinct(folders)]
 
 
@@ -96,18 +96,18 @@ def distinct(folders: Sequence[Path]) -> list[tuple[Path, str]]:
     """Each folder once, with the name of its run. Raises ResdError for none."""
     found = list({folder.resolve(): folder for folder in folders})
     if not found:
-        raise ResdError("no runs are given; give the folder of at least one")
+        raise ResdError("no run was given; give at least one run folder")
     return list(zip(found, names(found), strict=True))
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ResdError for a folder that is no run's."""
+    """Raises ResdError for a folder that is not a run's."""
     if not (folder / CONFIG).is_file():
-        raise ResdError(f"run {folder}: holds no {CONFIG}; give the folder of a run")
+        raise ResdError(f"run {folder}: has no {CONFIG}; give the folder of a run")
 
 
 def load_run(folder: Path, name: str) -> Run:
-    """Read one run's journals. A last line that is being written is left out; a run may have just begun."""
+    """Read one run's journals. An incomplete last line is skipped; the run may have just begun."""
     check_folder(folder)
     rows = _checked(folder / journal.METRICS)
     timing = _checked(folder / journal.TIMING)
@@ -125,7 +125,7 @@ def load_run(folder: Path, name: str) -> Run:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths, equally deep, that tell them apart."""
+    """The shortest path endings of equal depth that are all different."""
     depth = max(len(folder.parts) for folder in folders)
     for length in range(1, depth + 1):
         ends = ["/".join(folder.parts[-length:]) for folder in folders]
@@ -135,7 +135,7 @@ def names(folders: Sequence[Path]) -> list[str]:
 
 
 def number(row: Row, key: str) -> float | None:
-    """A finite number of a row; None where it is missing, or was not finite."""
+    """A finite number of a row; None if it is missing or was not finite."""
     value = row.get(key)
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if good and value is not None else None
@@ -153,7 +153,7 @@ def total(rows: Sequence[Row], key: str) -> float | None:
 
 
 def damaged(path: Path, error: Exception) -> ResdError:
-    """The error for a file whose rows lack what they should have."""
+    """The error for a file whose rows lack expected fields."""
     return ResdError(f"{path} does not hold what it should ({error!r}); restore the file or remove it")
 
 
@@ -192,7 +192,7 @@ def _kind(rows: Sequence[Row], kind: str) -> list[Row]:
 
 
 def _checked(path: Path) -> list[dict[str, Any]]:
-    """The rows of a journal, each of which says what it is and when it was."""
+    """The rows of a journal. Raises ResdError for a row without kind and step."""
     rows = journal.read(path)
     for line, row in _bad(rows):
         raise ResdError(
@@ -214,5 +214,5 @@ def _config(path: Path) -> Mapping[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ResdError(f"config {path}: is not valid YAML; restore the file") from error
     if not isinstance(config, dict):
-        raise ResdError(f"config {path}: is no mapping; restore the file")
+        raise ResdError(f"config {path}: is not a mapping; restore the file")
     return config

@@ -1,4 +1,4 @@
-"""What is kept of an evaluation's samples: how many there are, and how certain their averages."""
+"""Statistics of an evaluation's samples: how many there are, and the errors of their averages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resd.training import journal
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Of one evaluation. `solved` is by problem: how many of how many samples pass every test.
+    """Those of one evaluation. `solved` has, by problem, how many of how many samples pass every test.
 
     `averages` are over the problems, of "reward/mean", "reward/best" and so on.
     """
@@ -33,7 +33,7 @@ class Samples:
 
 
 def samples(run: Run, step: int) -> Samples | None:
-    """Those of the evaluation at this step; None where they were not kept."""
+    """The samples of the evaluation at this step; None if they were not kept."""
     path = run.evaluation_file(step)
     if not path.is_file():
         return None
@@ -64,7 +64,7 @@ def sizes(runs: Sequence[Run]) -> str:
 
 @lru_cache(maxsize=20_000)
 def _read(path: Path, _changed: int, _size: int) -> Samples | None:
-    """Read once as long as it stays as it is; None for a file without a sample."""
+    """Cached until the file changes; None for a file without a sample."""
     problems: dict[str, list[Row]] = {}
     try:
         for row in journal.read(path):

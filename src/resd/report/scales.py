@@ -1,4 +1,4 @@
-"""From numbers to places on paper: scales, ticks and their labels."""
+"""From numbers to positions in a chart: scales, ticks and their labels."""
 
 from __future__ import annotations
 

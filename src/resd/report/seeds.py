@@ -61,7 +61,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def settings(run: Run) -> dict[str, Any]:
-    """What makes a run what it is, flat: not the seed, nor where and on what it ran."""
+    """A run's settings, flattened, without the seed and without where and on what it ran."""
     # A setting that did not exist when the run began had its default.
     flat = _defaults() | flatten(run.config)
     return {key: value for key, value in flat.items() if not _ignored(key)}
@@ -88,8 +88,8 @@ def curve(
 ) -> tuple[Step, ...]:
     """The mean over the group's runs at each step that any of them has, in order.
 
-    `place` says where on the axis each step of a run is: seeds reach the same step at other costs, so the
-    point stands at their mean. Steps without a place are left out.
+    `place` gives the position on the axis of each step of a run: seeds reach the same step at different
+    costs, so the point is placed at their mean. Steps without a position are left out.
     """
     found: dict[float, list[tuple[float, float]]] = {}
     for run in group.runs:
@@ -133,7 +133,7 @@ def _names(members: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def show(value: object) -> str:
-    """A setting's value, as short as it can be told from others."""
+    """A setting's value, as short as possible while unambiguous."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""The page of the runs that can be read, and what is wrong with the others."""
+"""The page of the readable runs, with warnings about the others."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from resd.report.runs import Run, check_folder, distinct, load_run
 
 
 def render_sound(folders: Sequence[Path], *, live: bool = False) -> tuple[str, list[str]]:
-    """The document, and a sentence for each run that is left out of it, which is on the page too.
+    """The document, and a sentence for each run that is left out, which is also shown on the page.
 
-    Raises ResdError for a folder that is no run, and where no run can be read.
+    Raises ResdError for a folder that is not a run, and if no run can be read.
     """
     runs, faults = _loaded(folders)
     try:

@@ -22,7 +22,7 @@ ROLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Of one update. `estimated`: the tokens of some roles were not counted, but guessed from characters."""
+    """Costs of one update. `estimated`: the tokens of some roles were estimated from characters."""
 
     rollouts: int
     tokens: Mapping[str, float]
@@ -31,7 +31,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A way to measure how far a run has come. `place` maps its steps; {} where it is not known."""
+    """A measure of a run's progress. `place` maps its steps to positions; {} if they are not known."""
 
     key: str
     name: str
@@ -59,7 +59,7 @@ def tokens_of(run: Run, role: str) -> Points:
 
 
 def axes(runs: Sequence[Run]) -> list[Axis]:
-    """Those that any of the runs can be drawn by. Seconds become minutes or hours for long runs."""
+    """The axes that any of the runs has data for. Seconds become minutes or hours for long runs."""
     longest = max((max(_seconds(run).values(), default=0.0) for run in runs), default=0.0)
     unit, size = ("seconds", 1) if longest < 600 else ("minutes", 60) if longest < 18000 else ("hours", 3600)
     known = (
@@ -84,7 +84,7 @@ def _tokens(run: Run) -> Mapping[float, float]:
 
 
 def _seconds(run: Run) -> Mapping[float, float]:
-    """Of the updates; evaluations only measure."""
+    """Seconds of the updates, without evaluations."""
     points = series(run.timing, "timing_s/step")
     sums = accumulate((seconds for _, seconds in points), initial=0.0)
     return dict(zip([0.0, *(step for step, _ in points)], sums, strict=True))
@@ -117,7 +117,7 @@ def _from_file(path: Path) -> Spent | None:
 
 @lru_cache(maxsize=20_000)
 def _counted(path: Path, _changed: int, _size: int) -> Spent:
-    """Read once as long as it stays as it is: a page that is watched is made again and again."""
+    """Cached until the file changes, because a watched page is rendered again and again."""
     rows = journal.read(path)
     try:
         attempts = [row for row in rows if row["kind"] == "attempt"]

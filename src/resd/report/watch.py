@@ -1,4 +1,4 @@
-"""`resd watch`: the report of runs that are still going, from a small server of its own."""
+"""`resd watch`: serves the live report of runs that are still going."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FOLDERS = (journal.ROLLOUTS, journal.EVALUATIONS, TOKENS)
 
 @dataclass
 class Watched:
-    """The page of some runs, made anew when any of their files has changed."""
+    """The page of some runs, rendered again when any of their files has changed."""
 
     folders: Sequence[Path]
     faults: Sequence[str] = ()  # of the runs that the page leaves out
@@ -42,9 +42,9 @@ class Watched:
         return hashlib.sha256(seen.encode(errors="replace")).hexdigest()[:32]
 
     def page(self) -> tuple[str, bytes]:
-        """The stamp and the document. Raises ResdError where no run can be read.
+        """The stamp and the document. Raises ResdError if no run can be read.
 
-        The terminal is told once of each run that is left out.
+        Each run that is left out is reported once in the terminal.
         """
         with self._lock:
             stamp = self.stamp()
@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent: a page that asks every two seconds would fill the terminal."""
+        """Log nothing: a page that polls every two seconds would fill the terminal."""
 
     def _answer(self) -> None:
         if self.server.local and not is_local(_host_name(self.headers.get("Host", ""))):
@@ -126,21 +126,21 @@ class Handler(BaseHTTPRequestHandler):
 def make_server(folders: Sequence[Path], host: str, port: int) -> Server:
     """A server that listens, and answers once `serve_forever` is called. Port 0 takes any free one.
 
-    Raises ResdError for a folder that is no run or cannot be read, and for an address that cannot be had.
+    Raises ResdError for a folder that is not a run or cannot be read, and for an unavailable address.
     """
     watched = Watched(folders)
     watched.page()
     try:
         return Server(watched, host, port)
     except OverflowError as error:
-        raise ResdError(f"--port {port}: is no port; give a number from 0 to 65535") from error
+        raise ResdError(f"--port {port}: is not a port; give a number from 0 to 65535") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ResdError(
-                f"--port {port}: is taken by another program; give another, or 0 for any that is free"
+                f"--port {port}: is in use by another program; give another port, or 0 for any free one"
             ) from error
         raise ResdError(
-            f"--host {host} --port {port}: cannot be listened on ({error.strerror}); give another address"
+            f"--host {host} --port {port}: cannot listen there ({error.strerror}); give another address"
         ) from error
 
 
@@ -165,7 +165,7 @@ def is_local(host: str) -> bool:
 
 
 def _host_name(header: str) -> str:
-    """The name in a Host header, without port and brackets; "" for what is none."""
+    """The name in a Host header, without port and brackets; "" if it is not valid."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""The model at work on one problem after another, each begun with the weights that were loaded."""
+"""A loaded model that works on one problem after another, each from the initial weights."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Metered:
 
 @dataclass
 class Bench:
-    """What every method works with. `learner` is None where weights stay as they are.
+    """What every method works with. `learner` is None if the weights are not trained.
 
-    `author` decodes reflections with the teacher's weights; None where `engine` does. `prompt_tokens` is how
-    long a prompt that grows may get.
+    `author` decodes reflections with the teacher's weights; None if `engine` does. `prompt_tokens` is the
+    maximum length of a growing prompt.
     """
 
     config: RunConfig
@@ -74,11 +74,11 @@ class Bench:
 
     @property
     def tokens(self) -> int:
-        """Generated so far, for whatever purpose."""
+        """Tokens generated so far, for any purpose."""
         return self.engine.tokens + (self.author.tokens if self.author else 0)
 
     def reset(self, updates: int) -> None:
-        """The weights, the teacher and the optimizer as they were at first, for at most so many updates."""
+        """Restore the initial weights, teacher and optimizer, for at most `updates` updates."""
         if self.learner is None:
             return
         self.learner.optimizer.total_steps = updates
@@ -88,7 +88,7 @@ class Bench:
         self.load_weights()
 
     def load_weights(self) -> None:
-        """Give the engines the weights as they are now."""
+        """Give the engines the current weights."""
         assert self.learner is not None
         self.engine.load_weights(self.learner.weights())
         if self.author:
@@ -104,7 +104,7 @@ class Bench:
     ) -> list[Attempt]:
         """Attempts number `first` to `first + count - 1` at each problem, graded.
 
-        What is drawn depends on the seed, the problem, the number and the weights, and not on the method.
+        The draws depend on the seed, the problem, the number and the weights, but not on the method.
         """
         rollout = self.config.rollout
         with self.engine.awake():
@@ -120,9 +120,9 @@ class Bench:
 
 
 def open_bench(config: RunConfig, *, learns: bool, environment: Environment | None = None) -> Bench:
-    """Load the model, with optimizer and teacher where it `learns`, and the environment if there is none yet.
+    """Load the model, with optimizer and teacher if it `learns`, and the environment unless it is given.
 
-    Raises ResdError as a run does.
+    Raises ResdError like a run.
     """
     device = setup.find_device(config)
     environment = environment or environments.load(config.environment.name, **config.environment.options)
@@ -148,7 +148,7 @@ def open_bench(config: RunConfig, *, learns: bool, environment: Environment | No
 
 
 def on_cpu(state: Any) -> Any:
-    """A checkpoint that never reaches a disk: a copy that further training leaves alone."""
+    """A checkpoint in memory: a copy that further training does not change."""
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, Mapping):

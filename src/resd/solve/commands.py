@@ -71,7 +71,7 @@ def _config(args: argparse.Namespace, effort: Effort) -> RunConfig:
     from resd.training.plan import check_model
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ResdError("resd solve: works with one process; start it without torchrun")
+        raise ResdError("resd solve: runs in a single process; start it without torchrun")
     seed = [] if args.seed is None else [f"seed={args.seed}"]
     # The attempts of a round are its tries at the problem: SRPO asks for more than one.
     tries = [f"rollout.n={effort.width}"] if effort.method == "self_distill" else []
@@ -82,9 +82,9 @@ def _config(args: argparse.Namespace, effort: Effort) -> RunConfig:
 
 
 def _open_trace(path: Path) -> None:
-    """Empty, and before the work: a file that cannot be written is told at once."""
+    """Create the empty file before the work starts, to report at once if it cannot be written."""
     if path.is_file() and path.stat().st_size:
-        raise ResdError(f"--output {path}: holds a trace already; name another file, or remove it")
+        raise ResdError(f"--output {path}: already contains a trace; name another file, or remove it")
     try:
         path.write_text("", encoding="utf-8")
     except OSError as error:
@@ -112,12 +112,12 @@ def _solve(bench: Bench, effort: Effort, problem: Problem, output: Path | None, 
 
 
 def _say(console: Console, *lines: str) -> None:
-    """As they are: programs may hold what rich takes for markup."""
+    """Print without markup: programs may contain what rich would interpret as markup."""
     console.print(*lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
 
 
 def round_line(rounds: Sequence[Round], effort: Effort) -> str:
-    """The newest round, and the best attempt so far: aligned, so that a log can be read down its columns."""
+    """The newest round and the best attempt so far, aligned in columns."""
     made, rates = rounds[-1], [[a.verdict.pass_rate for a in made.attempts] for made in rounds]
     mean, best = sum(rates[-1]) / len(rates[-1]), max(map(max, rates))
     width = len(str(effort.budget))

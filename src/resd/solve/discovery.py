@@ -41,10 +41,10 @@ def discover(
     seeds: Sequence[int],
     watch: Callable[[Result], None] | None = None,
 ) -> list[Result]:
-    """WorkItem on each problem with each seed, one after another, from the same first weights.
+    """Work on each problem with each seed, one after another, from the same initial weights.
 
-    `watch` is told of each result as it comes. `Result.first` is the attempts until the first success, None
-    where the budget did not suffice. Raises ResdError for an algorithm that cannot do it.
+    `watch` is called with each result as it comes. `Result.first` is the number of attempts until the first
+    success, None if the budget did not suffice. Raises ResdError for an algorithm that cannot do it.
     """
     check_effort(bench.config, effort)
     if effort.method == "self_distill" and bench.learner is None:
@@ -61,9 +61,9 @@ def discover(
 def count_successes(
     bench: Bench, problems: Sequence[Problem], samples: int, seed: int = 0, batch: int = 64
 ) -> list[Count]:
-    """Independent samples at each problem with the first weights, `batch` of each problem at a time.
+    """Draw independent samples with the initial weights, `batch` of each problem at a time; count successes.
 
-    They are those that `best_of` would draw with this seed, and go on after a success.
+    These are the samples that `best_of` would draw with this seed, but continuing after a success.
     """
     bench.reset(updates=0)
     solved = {problem.id: 0 for problem in problems}

@@ -1,4 +1,4 @@
-"""How a problem is worked on, as a value: which method, and how much of it. No torch here."""
+"""How a problem is worked on: which method, with which budget. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ BATCH = 16
 class Effort:
     """At most `budget` attempts, `batch` of them in a round; the last round may be smaller.
 
-    Of `batch`, None is 16, or the single one of `multi_turn`, which alone has a `memory` (None: feedback).
-    Raises ResdError for what does not go together.
+    `batch` None means 16, or 1 for `multi_turn`. Only `multi_turn` has a `memory` (None: feedback).
+    Raises ResdError for options that do not go together.
     """
 
     method: Method = "self_distill"
@@ -45,12 +45,12 @@ class Effort:
         if self.budget < 1:
             raise ResdError(f"--budget {self.budget}: allow at least one attempt")
         if self.batch is not None and self.batch < 1:
-            raise ResdError(f"--batch {self.batch}: a round has at least one attempt")
+            raise ResdError(f"--batch {self.batch}: a round needs at least one attempt")
         if self.method == "multi_turn" and self.batch not in (None, 1):
             raise ResdError(f"--batch {self.batch}: a turn of multi_turn is one attempt; leave --batch out")
         if self.method != "multi_turn" and self.memory is not None:
             raise ResdError(
-                f"--memory {self.memory}: is for --method multi_turn, not {self.method}; leave it out"
+                f"--memory {self.memory}: is only for --method multi_turn, not {self.method}; leave it out"
             )
 
     @property
@@ -60,7 +60,7 @@ class Effort:
 
     @property
     def updates(self) -> int:
-        """Of the weights, at most: one between any two rounds."""
+        """The maximum number of weight updates: one between any two rounds."""
         return math.ceil(self.budget / self.width) - 1
 
 
@@ -74,7 +74,7 @@ def check_effort(config: RunConfig, effort: Effort) -> None:
 
 
 def find_problems(environment: Environment, split: str, names: Sequence[str]) -> list[Problem]:
-    """The problems of a split by id, or by place from 0. Raises ResdError for a name that fits none."""
+    """The problems of a split by id, or by index from 0. Raises ResdError for a name that matches none."""
     problems = problems_of(environment, split)
     by_id = {problem.id: problem for problem in problems}
     return [_find(environment.name, split, problems, by_id, name) for name in names]
@@ -91,5 +91,5 @@ def _find(
         raise ResdError(f"--problem {name}: split {split} of {environment} has no problems; see --split")
     raise ResdError(
         f"--problem {name}: split {split} of {environment} has {len(problems)} problems, {problems[0].id} to "
-        f"{problems[-1].id}; give one of their ids, or a place from 0 to {len(problems) - 1}"
+        f"{problems[-1].id}; give one of their ids, or an index from 0 to {len(problems) - 1}"
     )

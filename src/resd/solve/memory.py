@@ -1,8 +1,8 @@
 """What a conversation keeps of earlier attempts: the prompts of multi-turn work.
 
-`feedback` is one message: the question, and all that was said of the attempts. `dialogue` is the chat as it
-was: the question, then each answer with what was said of it. Words are those of the run's prompts (role
-`solve`). A prompt that is too long loses whole turns, the oldest first, and never the question.
+`feedback` is one message: the question and the feedback on all attempts. `dialogue` is the actual chat: the
+question, then each answer with its feedback. The wording is that of the run's prompts (role `solve`). Prompts
+that are too long lose whole turns, the oldest first, but never the question.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from resd.solve.effort import MemoryKind
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An answer, as prompts quote it, and what was said of it."""
+    """An answer, as prompts quote it, and its feedback."""
 
     answer: str
     feedback: str
@@ -39,7 +39,7 @@ class Memory:
         return Turn(answer, attempt.verdict.feedback)
 
     def fit(self, problem: Problem, turns: Sequence[Turn]) -> tuple[tuple[int, ...], Sequence[Turn]]:
-        """The prompt, and the turns that it shows. What is dropped once would be dropped ever after."""
+        """The prompt, and the turns that it shows. Turns that were dropped once need not be kept."""
 
         def fits(dropped: int) -> bool:
             return len(self._encode(problem, turns[dropped:])) <= self.builder.max_tokens

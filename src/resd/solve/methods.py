@@ -17,19 +17,19 @@ from resd.training import lengths, setup
 
 
 class Method(Protocol):
-    """Works on one problem. Between calls it keeps what it needs, and nothing else does."""
+    """Works on one problem. It alone keeps the state needed between calls."""
 
     def attempt(self, count: int) -> list[Attempt]:
         """The next `count` attempts, graded."""
         ...
 
     def learn(self, attempts: Sequence[Attempt]) -> None:
-        """Take in what was said of them, for those that follow. None of them has solved the problem."""
+        """Learn from the feedback on these attempts, none of which solved the problem."""
         ...
 
 
 def make_method(bench: Bench, effort: Effort, problem: Problem, seed: int) -> Method:
-    """A method at its start: with the first weights and nothing to remember."""
+    """A fresh method, with the initial weights and empty memory."""
     bench.reset(effort.updates)
     match effort.method:
         case "self_distill":
@@ -41,7 +41,7 @@ def make_method(bench: Bench, effort: Effort, problem: Problem, seed: int) -> Me
 
 
 def make_memory(bench: Bench, effort: Effort) -> Memory:
-    """No longer than `context.max_prompt_tokens`, nor than leaves room for the reply."""
+    """A memory limited to `context.max_prompt_tokens` that leaves room for the reply."""
     context = bench.config.context
     style, thinking = prompts.configured(context), bench.config.rollout.thinking
     builder = PromptBuilder(style, bench.tokenizer, thinking, bench.prompt_tokens)
@@ -65,7 +65,7 @@ class BestOf:
 
 
 class MultiTurn:
-    """One conversation, in which each attempt is told what was said of those before it."""
+    """One conversation, in which each attempt sees the feedback on the previous ones."""
 
     def __init__(self, bench: Bench, problem: Problem, seed: int, memory: Memory) -> None:
         self.bench, self.problem, self.seed, self.memory = bench, problem, seed, memory
@@ -85,7 +85,7 @@ class MultiTurn:
 class SelfDistill:
     """Test-time training (SDPO, arXiv 2601.20802): a stream of one problem, with an update after each round.
 
-    What the teacher is shown, and the loss, are those of the run's algorithm, context engine and all.
+    The teacher's context and the loss are those of the run's algorithm, including the context engine.
     """
 
     def __init__(self, bench: Bench, problem: Problem, seed: int) -> None:

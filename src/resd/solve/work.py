@@ -15,10 +15,10 @@ from resd.solve.methods import make_method
 
 @dataclass(frozen=True)
 class Round:
-    """Attempts number `first` (from 1) and those after it, made at once.
+    """A batch of attempts generated together, numbered from `first` (counted from 1).
 
-    `tokens` are all that were generated before them, reflections and curations included. `seconds` are since
-    the work on the problem began, at the time when they were graded.
+    `tokens` are all tokens generated before them, including reflections and curations. `seconds` are from the
+    start of the work on the problem until the attempts were graded.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Round:
 
     @property
     def total_tokens(self) -> int:
-        """With those of its own attempts."""
+        """`tokens` plus those of its own attempts."""
         return self.tokens + sum(len(attempt.response.token_ids) for attempt in self.attempts)
 
     @property
@@ -45,11 +45,11 @@ class Round:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of the work on one problem with one seed.
+    """The result of the work on one problem with one seed.
 
-    `first` is the number of the first attempt with the full reward, None for none; `attempts` are all that
-    were made: the last round is made as a whole. `best` is the largest share of tests passed, and `text` the
-    attempt that passed it: the solution, where there is one.
+    `first` is the number of the first attempt with the full reward, None for none; `attempts` counts all
+    attempts, including the rest of the last round. `best` is the largest share of tests passed, and `text` is
+    the attempt that reached it: the solution, if there is one.
     """
 
     problem: str
@@ -69,7 +69,7 @@ class Result:
 
 
 def work(bench: Bench, effort: Effort, problem: Problem, seed: int) -> Iterator[Round]:
-    """The rounds as they come. What a round teaches is learned once the next is asked for."""
+    """Yield rounds as they complete. A round is learned from when the next one is requested."""
     start, tokens, done, number = time.perf_counter(), bench.tokens, 0, 0
     method = make_method(bench, effort, problem, seed)
     while done < effort.budget:
@@ -86,7 +86,7 @@ def work(bench: Bench, effort: Effort, problem: Problem, seed: int) -> Iterator[
 
 
 def summarize(rounds: Sequence[Round], effort: Effort, seed: int) -> Result:
-    """What came of all the rounds of one problem."""
+    """The result of all rounds of one problem."""
     last = rounds[-1]
     best = max((a for made in rounds for a in made.attempts), key=lambda a: a.verdict.pass_rate)
     return Result(

@@ -82,7 +82,7 @@ class Leader:
         return self.learner.logprobs(prompt, reply)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """For a `DistributedEngine`, which makes the other ranks read too: gathering a tensor takes all ranks."""
+        """For a `DistributedEngine`, which makes all ranks gather each tensor together."""
         return self.learner.weights()
 
     def teacher_weights(self) -> Iterator[tuple[str, Tensor]]:

@@ -323,5 +323,5 @@ def test_unknown_split_path_and_foreign_problem():
         EASY.problems("dev")
     with pytest.raises(ResdError, match="does not exist"):
         BouncingSim(path="/nowhere").problems("train")
-    with pytest.raises(ResdError, match="is none of bouncingsim"):
+    with pytest.raises(ResdError, match="does not belong to bouncingsim"):
         EASY.grade(Problem("x", ({"role": "user", "content": "?"},)), "")

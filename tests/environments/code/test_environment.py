@@ -302,7 +302,7 @@ def test_options_and_other_problems(code, problems, path):
     ]:
         with pytest.raises(ResdError, match=message):
             load("code", path=path, **options)
-    with pytest.raises(ResdError, match="is none of code"):
+    with pytest.raises(ResdError, match="does not belong to code"):
         code.grade(Problem("x", problems[0].messages), "reply")
     with pytest.raises(ResdError, match="is not in the data"):
         code.grade(Problem("x", problems[0].messages, problems[0].metadata), "reply")

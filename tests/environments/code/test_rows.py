@@ -74,8 +74,8 @@ def test_pickles_run_nothing(tmp_path, protocol):
         (packed(pickle.dumps(7)), "more than one text"),
         (packed(pickle.dumps("[]"))[:-8], "neither JSON nor base64 of zlib|cut off"),
         (packed(pickle.dumps("[1" * 999)), "are not JSON"),
-        (packed(pickle.dumps('{"a": 1}')), "no JSON list"),
-        (packed(b"no pickle"), "no pickle"),
+        (packed(pickle.dumps('{"a": 1}')), "not a JSON list"),
+        (packed(b"not a pickle"), "not a pickle"),
         ("!!", "neither JSON nor base64"),
         ("[1", "are not JSON"),
     ],
@@ -130,7 +130,7 @@ def test_humaneval_rows():
     assert (task.kind, task.entry, task.time_limit) == ("code", "f", 5.0)
     assert task.helpers == "import math\ndef half(x):\n    return x / 2"
     assert task.solution == row["prompt"] + row["canonical_solution"]
-    with pytest.raises(ResdError, match="he/0: its test source is no Python"):
+    with pytest.raises(ResdError, match="he/0: its test source is not valid Python"):
         read_task("he/0", {**row, "test": "def check("})
 
 
@@ -161,21 +161,21 @@ def test_trainer_rows():
     ("row", "message"),
     [
         ({"prompt": "x"}, "has no tests"),
-        ({"tests": prepared()["tests"]}, "'prompt' holds no text"),
+        ({"tests": prepared()["tests"]}, "'prompt' contains no text"),
         (prepared(testtype="wasm"), "testtype 'wasm' is not known"),
         (prepared(inputs=[]), "must be lists"),
         (prepared(inputs=["1", "2"]), "2 inputs and 1 outputs"),
         (prepared(inputs=[1]), "must be texts"),
         (prepared(time_limit=-1), "time_limit -1"),
-        (prepared(testtype="functional", inputs=["1"]), "is no function name"),
+        (prepared(testtype="functional", inputs=["1"]), "is not a function name"),
         (prepared(testtype="functional", fn_name="f", inputs=["[1"]), "are not JSON"),
-        (prepared(testtype="functional", fn_name="f", inputs=[{"a": 1}]), "no list of arguments"),
+        (prepared(testtype="functional", fn_name="f", inputs=[{"a": 1}]), "not a list of arguments"),
         (prepared(testtype="code", inputs=["assert f(g(1)) == 2"]), "call f, g; say which with fn_name"),
-        (prepared(testtype="code", inputs=["assert f(1) =="]), "no Python"),
-        (prepared(context="def f("), "no Python"),
+        (prepared(testtype="code", inputs=["assert f(1) =="]), "not valid Python"),
+        (prepared(context="def f("), "not valid Python"),
         (prepared(context=3), "must be Python source"),
         ({**prepared(), "tests": "{"}, "is not JSON"),
-        (livecodebench(public_test_cases="[1]"), "no list of objects"),
+        (livecodebench(public_test_cases="[1]"), "not a list of objects"),
     ],
 )
 def test_rows_that_are_not_understood(row, message):

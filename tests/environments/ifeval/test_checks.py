@@ -307,7 +307,7 @@ def test_the_users_own_seed_of_langdetect_is_left_alone():
         ("length_constraints:number_words", {"num_words": float("nan"), "relation": "at least"}, "cannot be"),
         ("keywords:existence", {"keywords": "word"}, "give a list of words"),
         ("keywords:existence", {"keywords": ["", "a"]}, "give a text"),
-        ("keywords:existence", ["a"], "no object of named values"),
+        ("keywords:existence", ["a"], "not an object with named values"),
     ],
 )
 def test_what_is_not_understood(id_, parameters, message):

@@ -136,7 +136,7 @@ def test_rows_that_are_not_understood(tmp_path, row, message):
 def test_options_and_other_problems(problem):
     with pytest.raises(ResdError, match="choose one of pass_rate, all_or_nothing"):
         load("ifeval", reward="most")
-    with pytest.raises(ResdError, match="is none of ifeval"):
+    with pytest.raises(ResdError, match="does not belong to ifeval"):
         IFEval().grade(Problem("x", problem.messages), "reply")
     assert isinstance(IFEval(), KnowsSolutions)
     assert IFEval().solution(problem) is None

@@ -1,9 +1,9 @@
 """The BouncingSim environment: from scenes to verdicts.
 
-A program is judged by the positions that it predicts, by the published rule (`judging`). What differs from
-the published grader: the program runs once for all times, in a sandbox that never sees the truth; `cpu_s` is
-for all calls together, not for each; thinking is taken off before the answer is looked for; only `math` may
-be imported; and what ended a program is told apart (time, memory, exit, exception).
+A program is judged by the positions that it predicts, by the published rule (`judging`). Differences from the
+published grader: the program runs once for all times, in a sandbox that never sees the truth; `cpu_s` covers
+all calls together, not each; thinking is stripped before the answer is extracted; only `math` may be
+imported; and the causes of a program's end (time, memory, exit, exception) are distinguished.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class BouncingSim:
     """Scenes of one level: three balls ("easy"), or four to five faster ones ("medium").
 
     `path` is a file of scenes, or a folder with `multiobj_<level>.jsonl`; without it, scenes are drawn from
-    `seed`. `collisions` "withheld" keeps back that balls collide with each other and that mass is area, as
-    the published prompt does: the published figures are for that. The default states both, so that a problem
+    `seed`. `collisions` "withheld" omits that balls collide with each other and that mass is area, as does
+    the published prompt, to which the published figures refer. The default states both, so that a problem
     can be solved from its text. `reward` "pass_rate" pays for the fraction of times passed, on train
     problems; test problems always pay all or nothing, as published. `reveal_answer` False keeps predicted and
-    true positions out of the feedback. `cpu_s` is the processor time of a program, in seconds.
+    true positions out of the feedback. `cpu_s` is a program's limit of CPU time, in seconds.
     """
 
     path: str | Path | None = None
@@ -90,7 +90,7 @@ class BouncingSim:
         return Problem(id_, ({"role": "user", "content": question},), {"task": TASK, "split": split, **kept})
 
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
-        """Run the reply's program, and compare. Never raises because of what the reply holds."""
+        """Run the reply's program, and compare. Never raises because of the reply's content."""
         job = self._prepare(problem, response)
         if isinstance(job, Verdict):
             return job
@@ -98,7 +98,7 @@ class BouncingSim:
         return self._judge(problem, response, result)
 
     def solution(self, problem: Problem) -> str | None:
-        """Our engine as a reply. None where a row's positions are not those of the engine."""
+        """Our engine as a reply. None if a row's positions are not those of the engine."""
         scene = wanted(problem, TASK)
         tolerance, times = scene["tolerance"], scene["timestamps"]
         for time, found, true in zip(times, simulate(scene, times), scene["positions"], strict=True):
@@ -111,7 +111,7 @@ class BouncingSim:
         return Limits(cpu_s=self.cpu_s)
 
     def _prepare(self, problem: Problem, response: Response | str) -> Job | Verdict:
-        """What is to be run, or the verdict where nothing is."""
+        """The job to run, or the verdict if there is nothing to run."""
         times = wanted(problem, TASK)["timestamps"]
         program = extract_program(reply_text(response))
         if program is None:

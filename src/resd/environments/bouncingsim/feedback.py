@@ -1,4 +1,4 @@
-"""What the environment says of a program that failed. Verdict first: readers and budgets cut from the end."""
+"""Feedback on a failed program. The verdict comes first: readers and budgets cut from the end."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def describe(
 ) -> str:
     """Why some of the predictions failed, in at most `MAX_CHARACTERS` characters.
 
-    `reveal` shows for the first failing times where the balls were predicted and where they are; without it,
-    only how far each is off.
+    `reveal` shows predicted and true positions for the first failing times; without it, only the errors.
     """
     parts = [
         _headline(predictions, tolerance),

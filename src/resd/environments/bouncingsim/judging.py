@@ -1,4 +1,4 @@
-"""What a program returned, beside the truth.
+"""Compares what a program returned with the truth.
 
 The published rule: a time passes when the mean over the balls of the distance between predicted and true
 centre, rounded to 3 decimals, is at most the tolerance. Whatever is not a list with one pair of finite `int`
@@ -41,7 +41,7 @@ class Prediction:
 def judge_result(
     result: Result, times: Sequence[float], truth: Sequence[Positions], tolerance: float
 ) -> list[Prediction]:
-    """One prediction for each time, whatever came back."""
+    """One prediction for each time, whatever was returned."""
     predictions = []
     for index, (time, wanted) in enumerate(zip(times, truth, strict=True)):
         error = result.errors[index] if index < len(result.errors) else None
@@ -55,7 +55,7 @@ def judge_result(
 
 
 def judge_value(value: Any, time: float, wanted: Positions, tolerance: float) -> Prediction:
-    """One returned value. Exact types only: what came from another process is JSON."""
+    """Judge one returned value. Exact types suffice: values from the other process are JSON."""
     if problem := wrong_form(value, len(wanted)):
         return Prediction(time, "form", wanted, problem=problem)
     distances = _distances(value, wanted)

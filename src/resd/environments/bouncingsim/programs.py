@@ -1,7 +1,7 @@
-"""Programs in replies: where one stands, and what one may not hold.
+"""Programs in replies: how they are found, and what they must not contain.
 
-The check of the syntax tree is a help for the writer, who is told in one sentence what is not allowed, and a
-second line of defence. What keeps a program from doing harm is the sandbox.
+The check of the syntax tree tells the writer in one sentence what is not allowed, and is a second line of
+defence. It is the sandbox that keeps a program from doing harm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOOKING_UP = ("delattr", "getattr", "globals", "locals", "setattr", "vars")
 _NAMES = frozenset(_READING + _LOOKING_UP)
 _FRAMES = re.compile(r"(ag|cr|f|gi|tb)_(await|back|builtins|code|frame|globals|locals|next|origin|yieldfrom)")
 _FILENAME = "<program in a reply>"
-# A reply could print a line for each of its characters; none concerns who reads the trainer's output.
+# A reply could cause one warning per character; none of them concerns readers of the trainer's output.
 warnings.filterwarnings("ignore", module=re.escape(_FILENAME))
 _BLOCK = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)```", re.MULTILINE | re.DOTALL)
 

@@ -79,7 +79,7 @@ class TestSource:
         """What the source does when nothing is known. Raises ResdError where that is nothing."""
         report = self.run(sandbox, [])
         if report is None or not report.calls:
-            raise ResdError(f"code: the tests of {self.entry} do not run, or never call it; mend that row")
+            raise ResdError(f"code: the tests of {self.entry} do not run, or never call it; fix that row")
         return report
 
 
@@ -100,7 +100,7 @@ def check_source(source: str, where: str) -> None:
     try:
         _instrumented(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ResdError(f"{where}: its test source is no Python ({error})") from error
+        raise ResdError(f"{where}: its test source is not valid Python ({error})") from error
 
 
 def called_name(source: str, where: str) -> str:

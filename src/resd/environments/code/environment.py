@@ -102,7 +102,7 @@ class Code:
         """The tests stay here: a problem's metadata would carry them wherever it goes."""
         if problem.metadata.get("task") != self.name:
             raise ResdError(
-                f"problem {problem.id}: is none of {self.name}; grade it with its own environment"
+                f"problem {problem.id}: does not belong to {self.name}; grade it with its own environment"
             )
         if problem.id not in self._tasks:
             self.problems(problem.metadata["split"])

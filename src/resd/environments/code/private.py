@@ -27,7 +27,7 @@ def decode_private(packed: str, where: str) -> list[Any]:
     except (ValueError, RecursionError) as error:
         raise ResdError(f"{where}: its private tests are not JSON ({error})") from error
     if not isinstance(cases, list):
-        raise ResdError(f"{where}: its private tests are no JSON list")
+        raise ResdError(f"{where}: its private tests are not a JSON list")
     return cases
 
 
@@ -49,7 +49,7 @@ def pickled_text(data: bytes, where: str) -> str:
     try:
         steps = [(operation.name, argument) for operation, argument, _ in pickletools.genops(data)]
     except Exception as error:  # whatever a malformed pickle makes the reader stumble over
-        raise ResdError(f"{where}: its private tests are no pickle ({error})") from error
+        raise ResdError(f"{where}: its private tests are not a pickle ({error})") from error
     texts = [argument for name, argument in steps if name in _TEXTS]
     others = sorted({name for name, _ in steps} - _TEXTS - _EMPTY)
     if others or len(texts) != 1 or not isinstance(texts[0], str):

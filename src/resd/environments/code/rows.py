@@ -120,7 +120,7 @@ def _prepared(id_: str, row: Row) -> Task:
     truth = row.get("tests") or (model.get("ground_truth") if isinstance(model, dict) else None)
     tests = _json(truth, f"{id_}: tests") if truth else None
     if not isinstance(tests, dict):
-        raise ResdError(f"{id_}: is no row of LiveCodeBench or HumanEval, and has no tests")
+        raise ResdError(f"{id_}: is not a row of LiveCodeBench or HumanEval, and has no tests")
     kind: Kind = tests.get("testtype", "")
     if kind not in KINDS:
         raise ResdError(f"{id_}: testtype {kind!r} is not known; give one of {', '.join(KINDS)}")
@@ -161,7 +161,7 @@ def _case(given: Any, wanted: Any, kind: Kind, where: str, public: bool) -> Case
     if kind == "functional":
         arguments = _values(given, where) if isinstance(given, str) else given
         if not isinstance(arguments, list):
-            raise ResdError(f"{where}: an input of its tests is no list of arguments: {given!r}")
+            raise ResdError(f"{where}: an input of its tests is not a list of arguments: {given!r}")
         return Case(arguments, _value(wanted), public)
     if not isinstance(given, str) or not isinstance(wanted, str | None):
         raise ResdError(f"{where}: inputs and outputs of {kind} tests must be texts")
@@ -196,7 +196,7 @@ def _private(packed: str, where: str, kind: Kind) -> tuple[Case, ...]:
 
 def _checked(task: Task) -> Task:
     if task.kind != "stdin" and not task.entry.isidentifier():
-        raise ResdError(f"{task.id}: {task.entry!r} is no function name; a {task.kind} test needs one")
+        raise ResdError(f"{task.id}: {task.entry!r} is not a function name; a {task.kind} test needs one")
     return task
 
 
@@ -235,5 +235,5 @@ def _json(value: Any, where: str) -> Any:
 
 def _listed(cases: Any, where: str) -> Sequence[Mapping[str, Any]]:
     if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
-        raise ResdError(f"{where}: its tests are no list of objects with input and output")
+        raise ResdError(f"{where}: its tests are not a list of objects with input and output")
     return cases

@@ -41,7 +41,7 @@ def parse_instruction(id_: str, parameters: Any, where: str = "ifeval") -> Instr
         raise ResdError(f"{where}: instruction {id_!r} is not known; known: {', '.join(sorted(CHECKS))}")
     given = {} if parameters is None else plain(parameters)
     if not isinstance(given, dict):
-        raise ResdError(f"{where}: the kwargs of {id_} are no object of named values: {given!r}")
+        raise ResdError(f"{where}: the kwargs of {id_} are not an object with named values: {given!r}")
     return Instruction(id_, {name: _parameter(id_, name, given, where) for name in _names(id_)})
 
 

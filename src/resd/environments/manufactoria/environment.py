@@ -1,9 +1,9 @@
 """The Manufactoria environment: from problems to verdicts.
 
 Programs are judged by the tapes they accept, as in the published grader, with these differences: thinking is
-taken off before the answer is looked for, so a block inside an unfinished thought is not graded; and texts of
-more than `parser.MAX_CHARACTERS` characters are refused unread. Every run ends after 1000 node visits, so the
-time to grade is bounded whatever the reply holds.
+stripped before the answer is extracted, so a block inside an unfinished thought is not graded; and texts of
+more than `parser.MAX_CHARACTERS` characters are rejected unread. Every run ends after 1000 node visits, so
+grading time is bounded for any reply.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FENCE = "```"
 
 @dataclass(frozen=True)
 class Manufactoria:
-    """Problems of one family. `seed` decides the tapes, nothing else.
+    """Problems of one family. `seed` determines only the tapes.
 
     `reward` "pass_rate" pays for the fraction of tapes passed, on train problems; test problems always pay
     all or nothing, as published. `states` keeps only HAS problems whose smallest automaton has from its
@@ -61,7 +61,7 @@ class Manufactoria:
                 f"manufactoria: states {self.states!r}: give the fewest and the most, as in [2, 6]"
             )
         if self.states is not None and self.family != "has":
-            raise ResdError(f"manufactoria: states is for family has, not {self.family}; leave it out")
+            raise ResdError(f"manufactoria: states is only for family has, not {self.family}; leave it out")
 
     @property
     def name(self) -> str:
@@ -100,7 +100,7 @@ class Manufactoria:
         return fewest <= states_before_acceptance(params) <= most
 
     def cases(self, problem: Problem) -> tuple[Case, ...]:
-        """The problem's tapes, with what is wanted of each."""
+        """The problem's tapes, with the expected result of each."""
         if problem.id in self._cases:  # read from a file
             return self._cases[problem.id]
         family, params = family_and_params(problem)
@@ -120,7 +120,7 @@ class Manufactoria:
         return f"{_FENCE}manufactoria\n{solve_has(problem)}\n{_FENCE}" if known else None
 
     def grade(self, problem: Problem, response: Response | str) -> Verdict:
-        """Run the reply's program on every tape. Never raises because of what the reply holds."""
+        """Run the reply's program on every tape. Never raises because of the reply's content."""
         cases = self.cases(problem)
         feedback = FEEDBACK[self.prompt]
         text = extract_program(response)
@@ -154,7 +154,7 @@ def extract_program(response: Response | str) -> str | None:
 
 
 def family_and_params(problem: Problem) -> tuple[Family, Params]:
-    """What a problem is about. Raises ResdError for a problem of another environment."""
+    """A problem's family and parameters. Raises ResdError for a problem of another environment."""
     metadata: Mapping[str, Any] = problem.metadata
     if metadata.get("family") not in FAMILIES or "params" not in metadata:
         raise ResdError(f"problem {problem.id}: its metadata names no Manufactoria family")

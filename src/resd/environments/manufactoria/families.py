@@ -1,8 +1,8 @@
 """All families by name, and the sets of problems made of them.
 
-The HAS split is the published one. How the other sets were drawn was not published; ours have the published
+The HAS split is the published one. How the other sets were sampled was not published; ours have the published
 sizes: the space is shuffled with seed 42, as many problems as published are kept, and the given share of
-them, rounded down, is for training. Sets with a share of 0 are for testing only.
+them, rounded down, is for training. Sets with a share of 0 are only for testing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _part_of_has(name: str) -> ProblemSet:
 
 
 def _drawn(name: str, share: float, *spaces: tuple[Callable[[], list[Params]], int | None]) -> ProblemSet:
-    """So many problems from each space (None: all), mixed, then cut."""
+    """The given number of problems from each space (None: all), shuffled, then split."""
 
     def problems(split: str) -> list[NamedParams]:
         rng = Random(_SEED)

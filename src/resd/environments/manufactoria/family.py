@@ -1,4 +1,4 @@
-"""What a family of problems is, and how a problem of it judges a program."""
+"""Families of problems, and how their problems judge a program."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FOUR_COLOURS = "RBYG"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A tape and what must become of it. `output` is the final tape wanted; None leaves it free."""
+    """A tape and its expected result. `output` is the expected final tape; None allows any."""
 
     tape: str
     accept: bool
     output: str | None = None
 
     def passes(self, outcome: Outcome) -> bool:
-        """Whether a run of this tape ended as wanted."""
+        """Whether a run of this tape ended as expected."""
         reached = outcome.accepted and (self.output is None or outcome.tape == self.output)
         return reached == self.accept
 
@@ -45,7 +45,7 @@ class Family:
 
 
 def acceptor(predicate: Callable[[Params, str], bool]) -> Callable[[Params, str], Case]:
-    """Labels for families that ask for a verdict only."""
+    """Labels for families that only ask for acceptance or rejection."""
     return lambda params, tape: Case(tape, predicate(params, tape))
 
 

@@ -1,4 +1,4 @@
-"""What the environment says about a failed program. Verdict first: readers and budgets cut from the end."""
+"""Feedback on a failed program. The verdict comes first: readers and budgets cut from the end."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _MAX_TAPE = 120
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A case that did not end as wanted."""
+    """A case that did not end as expected."""
 
     case: Case
     outcome: Outcome
 
 
 def shortest(failures: Sequence[Failure]) -> list[Failure]:
-    """The few failures to show: short tapes explain most."""
+    """The few failures to show: short tapes are the most informative."""
     return sorted(failures, key=lambda failure: len(failure.case.tape))[:SHOWN]
 
 
 class CompactFeedback:
-    """The lab model's wording: one line for each thing said. Frozen; the lab model was trained on it."""
+    """The lab model's wording, one line per statement. Frozen: the lab model was trained on it."""
 
     no_program = "No program found."
 
@@ -47,7 +47,7 @@ class CompactFeedback:
 
 
 class FullFeedback:
-    """Verdict wanted and got, reason, tapes, and the path of the robot, for the shortest failing tapes."""
+    """Expected and actual result, reason, tapes and the robot's path, for the shortest failing tapes."""
 
     no_program = (
         "No program found: the answer holds no fenced block. Put the whole program between a line "
@@ -66,7 +66,7 @@ class FullFeedback:
 
 
 def _describe(program: Program, failure: Failure, room: int) -> str:
-    """One failure in at most `room` characters; the path gives way first, from its beginning."""
+    """One failure in at most `room` characters; the path is shortened first, from its beginning."""
     case, outcome = failure.case, failure.outcome
     path = program.trace(case.tape)
     got = _verdict(outcome.accepted)
@@ -133,7 +133,7 @@ def _got(case: Case, outcome: Outcome) -> str:
 
 
 class Feedback(Protocol):
-    """One wording of everything that can be wrong with a reply."""
+    """A wording of everything that can be wrong with a reply."""
 
     @property
     def no_program(self) -> str: ...

@@ -1,4 +1,4 @@
-"""The compiled form of a program: exact, and fast because nothing foreseeable is walked through.
+"""The compiled form of a program: exact, and fast because predictable steps are not simulated one by one.
 
 While the front symbol stays the same, what the robot does depends on the node alone. So the visits between
 two pulls are one *step*, looked up by (node, front symbol): how many visits it takes, what is painted
@@ -112,7 +112,7 @@ class Machine:
         return self._finish(row, "", visits)
 
     def _finish(self, row: _Row, tape: str, visits: int) -> Result:
-        """Go on from a node until the run ends, skipping whole rounds of any cycle."""
+        """Continue from a node until the run ends, skipping whole rounds of any cycle."""
         anchor_row, anchor_tape, anchor_visits = row, tape, visits
         steps, power = 0, 8
         while True:

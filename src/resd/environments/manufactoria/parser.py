@@ -9,7 +9,7 @@ from typing import TypeAlias, cast
 
 from resd.environments.manufactoria.program import PAINTS, PULLS, Kind, Node, Program
 
-# Longer texts are refused unread. A sensible program for a published problem has about 2,000 characters.
+# Longer texts are rejected unread. A sensible program for a published problem has about 2,000 characters.
 MAX_CHARACTERS = 200_000
 
 _KINDS = "|".join(["START", "END", *PULLS, *PAINTS])
@@ -21,7 +21,7 @@ _RESERVED = {"START": "start", "END": "end"}
 
 
 class ProgramError(ValueError):
-    """Why a text is no program. `line` counts from 1 within the program; None blames the whole."""
+    """Why a text is not a program. `line` counts from 1 within the program; None means the whole program."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -57,7 +57,7 @@ def parse_program(text: str) -> Program:
 
 
 def _blocks(text: str) -> Iterator[_Block]:
-    """Group the lines that count into nodes."""
+    """Group the significant lines into nodes."""
     lines = text.strip().split("\n")
     if lines[0].strip() == "```":
         lines = lines[1:]

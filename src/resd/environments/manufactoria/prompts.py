@@ -1,4 +1,4 @@
-"""What the model is asked: `full` explains the language; `compact` is for the lab model, which knows it."""
+"""The prompts: `full` explains the language; `compact` is for the lab model, which knows it."""
 
 from __future__ import annotations
 

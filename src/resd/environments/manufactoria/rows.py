@@ -16,9 +16,9 @@ _SEQUENCE = re.compile(rf"Contains '?([{FOUR_COLOURS}]+)'?")
 
 
 def read_row(row: Mapping[str, Any], id_: str) -> tuple[str, Params, tuple[Case, ...]]:
-    """(family name, params, cases). The published HAS rows have their parameters in `name` alone.
+    """(family name, params, cases). The published HAS rows have their parameters only in `name`.
 
-    Raises ResdError, naming the row, for a family, parameters or tapes that are not understood.
+    Raises ResdError, naming the row, for an invalid family, parameters or tapes.
     """
     name = row.get("problem_family")
     if not isinstance(name, str) or name not in FAMILIES:
@@ -35,7 +35,9 @@ def _params(row: Mapping[str, Any], id_: str) -> Params:
     required = [_REQUIRED.fullmatch(part) for part in _BEFORE.sub("", name).split(" and ")]
     if row["problem_family"] == "contains_count" and all(required):
         return {"requirements": [[part[2], int(part[1])] for part in required if part]}
-    raise ResdError(f"manufactoria: row {id_}: has no params, and its name {name!r:.60} tells none")
+    raise ResdError(
+        f"manufactoria: row {id_}: has no params, and its name {name!r:.60} does not contain them"
+    )
 
 
 def _cases(row: Mapping[str, Any], id_: str) -> tuple[Case, ...]:

@@ -1,4 +1,4 @@
-"""The tapes of a problem: seeded by the problem alone, so never dependent on what was built before."""
+"""The tapes of a problem, seeded by the problem alone and so independent of what was built before."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def build_cases(family: Family, params: Params, seed: int) -> tuple[Case, ...]:
 
 
 def problem_key(family: Family, params: Params) -> str:
-    """What makes a problem itself, as text."""
+    """The identity of a problem, as text."""
     return f"{family.name} {json.dumps(params, sort_keys=True)}"
 
 
@@ -35,7 +35,7 @@ def _stable_hash(text: str) -> int:
 
 
 def _shared(colours: str, rng: Random) -> list[str]:
-    """What every problem is asked: the empty tape, and some of the shortest."""
+    """The tapes common to all problems: the empty tape, and some of the shortest."""
     short = ["", *colours, *(a + b for a in colours for b in colours)]
     return ["", colours[0], colours[:2], *rng.choices(short, k=5), *_CORNERS]
 
