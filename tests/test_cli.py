@@ -124,7 +124,7 @@ def test_a_bad_file_of_prompts_is_told_before_torch_is_imported(config: Path, tm
         ("evaluation.split=validation", "validation"),
         ("environment.options.states=7", "as in [2, 6]"),
         ("environment.options.states=[6,2]", "as in [2, 6]"),
-        ("output=/dev/null/run", "/dev/null is no folder"),
+        ("output=/dev/null/run", "/dev/null is not a writable folder"),
         ("stream.batch_size=100000", "make the batch smaller"),
         ("algorithm=grpo", "rollout.n"),
         ("context.prompts=/no/such/file", "context.prompts /no/such/file: cannot be read"),
