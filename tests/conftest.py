@@ -1,8 +1,12 @@
 """Shared fixtures."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# Shells start background jobs with Ctrl-C ignored, and children inherit that: tests interrupt theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
