@@ -16,7 +16,7 @@ _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @contextmanager
-def writing(what: str, mend: str = ELSEWHERE) -> Iterator[None]:
+def writing(what: str, remedy: str = ELSEWHERE) -> Iterator[None]:
     """Raises ResdError where `what`, a kind of thing and its path, cannot be written: why, and what to do."""
     try:
         yield
@@ -26,7 +26,7 @@ def writing(what: str, mend: str = ELSEWHERE) -> Iterator[None]:
             reason = error.strerror or str(error)
         if reason is None:
             raise
-        raise ResdError(f"{what}: cannot be written ({reason}); {mend}") from error
+        raise ResdError(f"{what}: cannot be written ({reason}); {remedy}") from error
 
 
 def refusal(error: Exception) -> str | None:

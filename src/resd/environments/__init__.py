@@ -9,7 +9,7 @@ from typing import Any
 
 from resd.environments.base import Environment
 from resd.environments.checks import a_kind, check_environment, is_environment
-from resd.environments.importing import imported, told
+from resd.environments.importing import describe_error, imported
 from resd.records import ResdError
 
 KNOWN = {
@@ -68,7 +68,7 @@ def _made(name: str, factory: Any, options: Mapping[str, Any]) -> Any:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's class raises
         given = f" (environment.options has {', '.join(options)})" if options else ""
-        raise ResdError(f"environment {name}: cannot be created: {told(error)}{given}") from error
+        raise ResdError(f"environment {name}: cannot be created: {describe_error(error)}{given}") from error
 
 
 def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from resd.environments.base import answer_text, reply_text
 from resd.environments.checks import a_kind, finite, problems_of
-from resd.environments.importing import imported, told
+from resd.environments.importing import describe_error, imported
 from resd.environments.rows import SPLITS, Row, chat_of, load_rows
 from resd.records import Problem, ResdError, Response, Verdict
 
@@ -59,9 +59,9 @@ class GradedBy:
         try:
             score = self.score(problem, response)
         except (Exception, SystemExit) as error:  # whatever a user's function raises
-            _log.warning("%s: fails on a reply to problem %s (%s)", self.name, problem.id, _told(error))
-            feedback = f"This reply could not be graded: {_told(error)}"
-            return Verdict(0.0, 0, 1, feedback, {"grader_error": _told(error)})
+            _log.warning("%s: fails on a reply to problem %s (%s)", self.name, problem.id, _one_line(error))
+            feedback = f"This reply could not be graded: {_one_line(error)}"
+            return Verdict(0.0, 0, 1, feedback, {"grader_error": _one_line(error)})
         if score.reward >= self.success_reward_threshold:
             return Verdict(score.reward, 1, 1, "", score.details)
         wanted = f"Reward {score.reward:g}; {self.success_reward_threshold:g} is wanted."
@@ -76,8 +76,8 @@ class GradedBy:
                 raise
             except (Exception, SystemExit) as error:
                 raise ResdError(
-                    f"{self.name}: fails on an empty reply to problem {problem.id} ({told(error)}); a model "
-                    "will give one sooner or later, so fix the function"
+                    f"{self.name}: fails on an empty reply to problem {problem.id} "
+                    f"({describe_error(error)}); a model will give one sooner or later, so fix the function"
                 ) from error
         return self
 
@@ -331,6 +331,6 @@ def _name(function: Function) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def _told(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     """The exception without its location: a model reads it as feedback."""
     return f"{type(error).__name__}: {error}".split("\n")[0]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from resd.environments.base import Environment
-from resd.environments.importing import told
+from resd.environments.importing import describe_error
 from resd.records import Problem, ResdError, Response, Verdict
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def problems_of(environment: Environment, split: str) -> list[Problem]:
     except ResdError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's method raises
-        raise ResdError(f"{where} fails ({told(error)}); fix it") from error
+        raise ResdError(f"{where} fails ({describe_error(error)}); fix it") from error
     ids: set[str] = set()
     for problem in problems:
         if problem.id in ids:
@@ -143,7 +143,7 @@ def _judged(
     except _NoVerdictError as error:
         raise ResdError(f"{where} gives no verdict on {reply}: {error}; {why}") from error
     except (Exception, SystemExit) as error:  # whatever a user's grader raises
-        raise ResdError(f"{where} fails on {reply} ({told(error)}); fix it: {why}") from error
+        raise ResdError(f"{where} fails on {reply} ({describe_error(error)}); fix it: {why}") from error
 
 
 class _NoVerdictError(Exception):

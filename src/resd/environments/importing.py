@@ -39,7 +39,7 @@ def imported(module: str, attribute: str) -> Any:
     except ResdError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's module raises
-        why = _hidden(module) or f"{module} cannot be imported ({told(error)}); fix or install it"
+        why = _hidden(module) or f"{module} cannot be imported ({describe_error(error)}); fix or install it"
         raise ResdError(f"{where}: {why}") from error
     try:
         return getattr(found, attribute)
@@ -47,7 +47,7 @@ def imported(module: str, attribute: str) -> Any:
         raise ResdError(f"{where}: {_hidden(module) or _lacking(found, module, attribute)}") from error
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception on one line, with the location in the user's own code that it comes from."""
     said = next(iter(str(error).strip().splitlines()), "")
     frames = [

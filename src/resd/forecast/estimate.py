@@ -158,12 +158,7 @@ class Forecast:
         copy of the normed input: two for the MLP, three for attention.
         """
         shape = self.shape
-        heads = shape.query_width + shape.key_width
-        small = 8 + 8 * shape.heads + 4 * shape.kv_heads
-        sparse = shape.sparse_layers / shape.layers
-        # An expert's input rows are gathered first, and its outputs weighted.
-        expert = shape.experts_per_token * (4 * shape.expert_intermediate + 3 * shape.hidden)
-        mlp = (1 - sparse) * 4 * shape.intermediate + sparse * (expert + 4 * shape.shared)
+        heads, small, mlp = layer_terms(shape)
         if self.bfloat16:
             return round(26 * shape.hidden + 10 * heads + 2 * mlp + small)
         return round(24 * shape.hidden + 16 * heads + 4 * mlp + small)
@@ -418,3 +413,12 @@ def experts_read(shape: ModelShape, rows: float) -> float:
         return 0.0
     left_out = 1 - shape.experts_per_token / shape.experts
     return shape.experts * (1 - math.pow(left_out, rows))
+
+
+def layer_terms(shape: ModelShape) -> tuple[int, int, float]:
+    """Of one layer and token: the widths of queries and keys, bytes of small tensors, elements of the MLP."""
+    sparse = shape.sparse_layers / shape.layers
+    # An expert's input rows are gathered first, and its outputs weighted.
+    expert = shape.experts_per_token * (4 * shape.expert_intermediate + 3 * shape.hidden)
+    mlp = (1 - sparse) * 4 * shape.intermediate + sparse * (expert + 4 * shape.shared)
+    return shape.query_width + shape.key_width, 8 + 8 * shape.heads + 4 * shape.kv_heads, mlp

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from resd.forecast.estimate import BASE_BYTES, LOSS_FACTOR, STEP_BYTES, TRAFFIC, Forecast
+from resd.forecast.estimate import BASE_BYTES, LOSS_FACTOR, STEP_BYTES, TRAFFIC, Forecast, layer_terms
 
 # Bytes moved per adapted weight on merging: read, summed in float32, random draw, rounded, copied.
 MERGE_BYTES = 48
@@ -55,11 +55,7 @@ class LoRAForecast(Forecast):
     def bytes_per_token(self) -> int:
         """Counted in the library's Qwen3. Frozen products keep no input; adapters keep both of theirs."""
         shape = self.shape
-        heads = shape.query_width + shape.key_width
-        small = 8 + 8 * shape.heads + 4 * shape.kv_heads
-        sparse = shape.sparse_layers / shape.layers
-        expert = shape.experts_per_token * (4 * shape.expert_intermediate + 3 * shape.hidden)
-        mlp = (1 - sparse) * 4 * shape.intermediate + sparse * (expert + 4 * shape.shared)
+        heads, small, mlp = layer_terms(shape)
         ranks = (
             self.rank * len(shape.linear_layers) if self.targets is None else self.rank * len(self.targets)
         )

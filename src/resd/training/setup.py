@@ -14,6 +14,7 @@ from resd.config import RunConfig
 from resd.context import prompts
 from resd.context.credit import Score
 from resd.context.updater import ContextUpdater
+from resd.environments.base import Environment
 from resd.environments.checks import problems_of
 from resd.generation.decoder import Decoder
 from resd.generation.engine import GenerationEngine
@@ -31,7 +32,7 @@ from resd.learner.model import (
 )
 from resd.learner.parallel import ALONE, Ranks
 from resd.learner.shell import blank
-from resd.records import ResdError
+from resd.records import Problem, ResdError
 from resd.training import checkpoint, journal
 from resd.training.evaluation import Evaluation, evaluate
 from resd.training.leader import DistributedEngine, Leader, Start, Whose
@@ -70,11 +71,7 @@ def build(
         ranks.broadcast(start)
     own, model, teacher = make_learner(start, ranks)
     batches = make_batches(problems_of(environment, "train"), config.stream.batch_size)
-    held_out = problems_of(environment, config.evaluation.split)[: config.evaluation.limit]
-    used = [problem for batch in batches[: plan.updates] for problem in batch]
-    check_lengths(used, config, model, tokenizer)
-    check_lengths(held_out, config, model, tokenizer)
-    check_teacher_prompts(used, config, model, tokenizer)
+    _check_problems(environment, batches[: plan.updates], config, model, tokenizer)
     learner = Leader(own, ranks) if ranks.shared else own
     engine = _spread(make_engine(model, tokenizer, config, learner.logprobs), "weights", config, ranks)
     written = make_author(teacher, tokenizer, config)
@@ -108,6 +105,21 @@ def build(
     )
     stream.load_weights()
     return stream
+
+
+def _check_problems(
+    environment: Environment,
+    batches: Sequence[Sequence[Problem]],
+    config: RunConfig,
+    model: Any,
+    tokenizer: Any,
+) -> None:
+    """Raises ResdError for problems that leave no room for a reply, or none of which does for its teacher."""
+    used = [problem for batch in batches for problem in batch]
+    held_out = problems_of(environment, config.evaluation.split)[: config.evaluation.limit]
+    check_lengths(used, config, model, tokenizer)
+    check_lengths(held_out, config, model, tokenizer)
+    check_teacher_prompts(used, config, model, tokenizer)
 
 
 def evaluate_model(config: RunConfig) -> Evaluation:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import resd
+from environments.together import run_jobs
 from resd.environments.sandbox import Job, Limits, Sandbox
 from resd.environments.sandbox.isolation import Isolation
 from resd.environments.sandbox.launcher import seccomp
@@ -50,7 +51,7 @@ def test_without_namespaces_nothing_is_writable(landlocked: Sandbox) -> None:
     assert landlocked.isolation_in_use.startswith("Landlock")
     program = "import tempfile\ndef f(x): open(x, 'w').write('a')"
     jobs = [Job(program, "f", [[path]]) for path in ("/tmp/resd-x", "/dev/shm/resd-x", "x", "/var/tmp/x")]
-    for result in landlocked.run_many(jobs):
+    for result in run_jobs(landlocked, jobs):
         assert str(result.errors[0]).startswith(("PermissionError", "FileNotFoundError"))
     assert landlocked.run("def f(x): open('/dev/null', 'w').write('a')", "f", [[1]]).status == "ok"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from environments.together import run_jobs
 from resd.environments.sandbox import Job, Limits, Sandbox
 from resd.environments.sandbox import isolation as isolation_module
 from resd.records import ResdError
@@ -78,9 +79,9 @@ def test_nothing_starts_before_the_first_job_or_stays_after_the_last() -> None:
 
 
 def test_jobs_leave_no_processes_files_or_zombies(sandbox: Sandbox) -> None:
-    sandbox.run_many([Job(DOUBLE, "f", [[1]])] * 4)
+    run_jobs(sandbox, [Job(DOUBLE, "f", [[1]])] * 4)
     before, files = _children(), _open_files()
-    sandbox.run_many([Job(DOUBLE, "f", [[1]]), Job("import os; os._exit(1)", "f", [[1]])] * 20)
+    run_jobs(sandbox, [Job(DOUBLE, "f", [[1]]), Job("import os; os._exit(1)", "f", [[1]])] * 20)
     assert _children() == before
     assert _open_files() == files
 
@@ -92,7 +93,7 @@ def test_results_go_to_whom_they_belong(sandbox: Sandbox) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(100)))
     jobs = [Job(f"def f(x): return [x, {n}]", "f", [[n]]) for n in range(30)]
-    assert [result.values for result in sandbox.run_many(jobs)] == [[[n, n]] for n in range(30)]
+    assert [result.values for result in run_jobs(sandbox, jobs)] == [[[n, n]] for n in range(30)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

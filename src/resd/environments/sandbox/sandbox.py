@@ -6,7 +6,6 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from resd.environments.sandbox.isolation import LEVELS, Isolation, check_level, places, refusal
@@ -82,14 +81,7 @@ class Sandbox:
         self, program: str, entry: str, calls: Sequence[Sequence[Any]], limits: Limits | None = None
     ) -> Result:
         """Run one job. Raises ResdError only for a bad job or an insufficient host, never for the program."""
-        return self._run(Job(program, entry, calls, limits or Limits()))
-
-    def run_many(self, jobs: Sequence[Job]) -> list[Result]:
-        """The jobs' results in their order, `workers` at a time."""
-        with ThreadPoolExecutor(max_workers=max(1, min(self.workers, len(jobs)))) as pool:
-            return list(pool.map(self._run, jobs))
-
-    def _run(self, job: Job) -> Result:
+        job = Job(program, entry, calls, limits or Limits())
         self._own()
         if (why := refused(job)) is not None:
             return why

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from environments.together import run_jobs
 from resd.environments.sandbox import Job, Limits, Result, Sandbox
 
 LOOP = Limits(cpu_s=0.1)
@@ -227,7 +228,7 @@ def test_it_does_not_stall(timed: dict[str, Timed], name: str) -> None:
 def test_the_parent_stays_small(sandbox: Sandbox) -> None:
     program = "import os\ndef f(x):\n    while True: os.write(x, bytes(1 << 16))"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sandbox.run_many([Job(program, "f", [[fd]], Limits(cpu_s=0.5)) for fd in (1, 2, 3) * 4])
+    run_jobs(sandbox, [Job(program, "f", [[fd]], Limits(cpu_s=0.5)) for fd in (1, 2, 3) * 4])
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 40  # MiB: a few times the 1 MB that each may send
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import resd.records
+from environments.together import run_jobs
 from resd.environments.sandbox import Job, Limits, Result, Sandbox
 
 from .refused import ATTACKS, program
@@ -98,7 +99,7 @@ def outcome(request: pytest.FixtureRequest) -> Iterator[Outcome]:
     before = _snapshot(folder)
     limits = Limits(cpu_s=1.0, wall_s=20.0)
     jobs = [Job(program(body), "f", [[here]], limits) for body in ATTACKS.values()]
-    results = dict(zip(ATTACKS, sandbox.run_many(jobs), strict=True))
+    results = dict(zip(ATTACKS, run_jobs(sandbox, jobs), strict=True))
     yield Outcome(results, listener, before, _snapshot(folder))
     del os.environ[VARIABLE]
     shutil.rmtree(folder)
@@ -138,7 +139,7 @@ def test_the_attacks_work_where_nothing_is_in_the_way(weak: Sandbox, tmp_path: P
     names = ("subprocess", "tcp to loopback", "udp to loopback", "unix socket", "read system files")
     names += ("datagrams from a socketpair",)
     jobs = [Job(program(ATTACKS[name]), "f", [[here]]) for name in names]
-    for name, result in zip(names, weak.run_many(jobs), strict=True):
+    for name, result in zip(names, run_jobs(weak, jobs), strict=True):
         assert "worked" in [attempt[0] for attempt in result.values[0]], (name, result)
 
 
